@@ -1,0 +1,28 @@
+"""Backbones by name, from timm: a network with a classifier of the asked size."""
+
+import difflib
+
+import timm
+from torch import nn
+
+
+def check_backbone(name: str) -> None:
+    """Raise `ValueError` with the nearest known names where timm has no architecture called `name`."""
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=8, cutoff=0.4)
+        raise ValueError(
+            f"timm {timm.__version__} knows no backbone called {name!r}. Nearest names: {', '.join(near) or 'none'}; "
+            f'`timm.list_models("*resnet*")` lists others, `pip install -U timm` brings new ones.'
+        )
+
+
+def create_backbone(name: str, num_outputs: int, image_size: int, pretrained: bool = False) -> nn.Module:
+    """timm architecture `name`: (B, 3, image_size, image_size) -> (B, num_outputs).
+
+    `pretrained` takes timm's weights (from the Hub or its cache) for all but the last layer.
+    """
+    check_backbone(name)
+    # Only architectures that are built for one size (ViT and kin) take it as an argument.
+    pretrained_cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    size = {"img_size": image_size} if pretrained_cfg is not None and pretrained_cfg.fixed_input_size else {}
+    return timm.create_model(name, pretrained=pretrained, num_classes=num_outputs, **size)

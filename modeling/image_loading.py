@@ -1,0 +1,82 @@
+"""Any image people have, as plain upright 8-bit RGB."""
+
+import os
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub.utils import get_session
+from PIL import Image, ImageOps
+
+
+def load_rgb(image, timeout: float | None = None) -> Image.Image:
+    """A path, http(s) URL, `PIL.Image.Image`, NumPy array or torch tensor -> upright RGB image.
+
+    Grey, palette, RGBA (alpha is dropped), CMYK, 16-bit (scaled by 1/257, not clipped) and EXIF-rotated images come out
+    like their plain twin. Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), tensors may also have channels first;
+    integers of 8 or 16 bits, or floats in [0, 1].
+
+    Raises `FileNotFoundError`, `TypeError` or `ValueError` with the name of the image and what was expected.
+    """
+    if isinstance(image, (np.ndarray, torch.Tensor)):
+        return _array_to_rgb(image)
+    if isinstance(image, Image.Image):
+        return _to_rgb(image)
+    if isinstance(image, (str, os.PathLike)):
+        name = os.fspath(image)
+        if name.startswith(("http://", "https://")):
+            response = get_session().get(name, timeout=timeout, follow_redirects=True)
+            response.raise_for_status()
+            return open_rgb(BytesIO(response.content), name)
+        if not os.path.isfile(name):
+            raise FileNotFoundError(f"No image file {name!r} here (working directory {Path.cwd()}).")
+        return open_rgb(name, name)
+    raise TypeError(f"An image is a path, URL, PIL image, NumPy array or torch tensor, not {type(image).__name__}.")
+
+
+def open_rgb(source, name: str) -> Image.Image:
+    """Decode an image file (path or binary file) to upright RGB; `name` is what an error calls it."""
+    try:
+        with Image.open(source) as image:
+            return _to_rgb(image)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} is refused as too large an image: {error}.") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{name} is not a readable image ({error}): replace the file or leave it out.") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":  # Pillow's own conversion clips these at 255
+        return _array_to_rgb(np.asarray(image))
+    return image.convert("RGB")
+
+
+def _array_to_rgb(array) -> Image.Image:
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu().numpy()
+        if array.ndim == 3 and array.shape[-1] not in (1, 3, 4):
+            array = np.moveaxis(array, 0, -1)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.size == 0 or not (array.ndim == 2 or array.ndim == 3 and array.shape[-1] in (3, 4)):
+        raise ValueError(
+            f"An image array has the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {array.shape}; "
+            "several images go into a list."
+        )
+    if array.dtype != np.uint8:
+        low, high = array.min(), array.max()
+        if array.dtype.kind == "f" and low >= 0 and high <= 1:
+            array = array * 255
+        elif array.dtype.kind in "uif" and low >= 0 and high <= 65535:
+            # 16 bits by type, or by value where Pillow widens them to 32
+            sixteen_bit = array.dtype.itemsize == 2 and array.dtype.kind in "ui" or high > 255
+            array = array / 257 if sixteen_bit else array
+        else:
+            raise ValueError(
+                f"An image array holds integers of 8 or 16 bits or floats in [0, 1], not {array.dtype} "
+                f"from {low} to {high}."
+            )
+        array = np.round(array).astype(np.uint8)
+    return Image.fromarray(array).convert("RGB")

@@ -1,0 +1,80 @@
+"""The text of a model's card, from nothing but its config."""
+
+from huggingface_hub import ModelCard, ModelCardData
+
+_TEXT = """
+# {title}
+
+How far each of {count} expressions is present in a face at once: {expressions}.
+`logits` are in this order; their sigmoid is the soft label. The scores are independent and do not sum to one.
+
+```python
+import modeling  # from affectnet-plus; or trust_remote_code=True below, where this repository holds the code
+from transformers import pipeline
+
+fer = pipeline("soft-fer", model="{{path or Hub id}}")
+fer("face.jpg")
+```
+
+Input: a face crop, RGB, scaled to {size} x {size} pixels, to [0, 1], then normalised with mean {mean} and standard
+deviation {std}. No face detector is included.
+
+## Method
+
+{method}
+
+## Training
+
+{training}
+
+## Limits
+
+Scores describe how a face *looks to annotators*, not what a person feels. Figures on validation come from the rows on
+which the calibration was fitted. A model learns its data's imbalance of age, gender, ethnicity and head pose. AffectNet
+and AffectNet+ are licensed for research by their authors; weights trained on them may fall under that licence.
+
+Reference: Fard, Hosseini, Sweeny, Mahoor, "AffectNet+: A Database for Enhancing Facial Expression Recognition with
+Soft-Labels", IEEE Transactions on Affective Computing, 2025, https://arxiv.org/abs/2410.22506.
+"""
+
+_EBC = """EBC, ensemble of binary classifiers (AffectNet+, Fig. 2): per expression {backbones}, each one-vs-rest.
+How they are combined is affectnet-plus's own choice, not the paper's: log-odds = weighted mean of the classifiers'
+log-odds / temperature + shift, fitted on validation."""
+
+
+def model_card(config) -> ModelCard:
+    """A `huggingface_hub.ModelCard` for the model that `config` describes."""
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=["facial-expression-recognition", "soft-labels", "affectnet-plus"],
+    )
+    text = _TEXT.format(
+        title="AffectNet+ EBC",
+        count=len(config.expressions),
+        expressions=", ".join(config.expressions),
+        size=config.image_size,
+        mean=list(config.image_mean),
+        std=list(config.image_std),
+        method=_EBC.format(backbones=", ".join(config.backbones)),
+        training=_training(config),
+    )
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}")
+
+
+def _training(config) -> str:
+    if not config.training:
+        return "Untrained."
+    rows = [
+        f"| expression | AUROC | average precision | {' | '.join(f'weight {b}' for b in config.backbones)} "
+        "| temperature | shift |",
+        "|---" * (5 + len(config.backbones)) + "|",
+    ]
+    for name in config.expressions:
+        figures, fitted = config.training.get(name, {}), config.calibration.get(name, {})
+        values = [figures.get("auroc"), figures.get("average_precision"), *fitted.get("backbone_weights", [])]
+        values += [fitted.get("temperature"), fitted.get("log_odds_shift")]
+        rows.append(f"| {name} | " + " | ".join("-" if v is None else f"{v:.3f}" for v in values) + " |")
+    settings = next(iter(config.training.values()))
+    lines = [f"- {key}: {value}" for key, value in settings.items() if key not in ("auroc", "average_precision")]
+    return "\n".join(["On validation, one-vs-rest:", "", *rows, "", f"Settings ({config.expressions[0]}):", "", *lines])

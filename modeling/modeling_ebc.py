@@ -1,0 +1,66 @@
+"""EBC: per expression an ensemble of binary one-vs-rest classifiers (AffectNet+, arXiv 2410.22506, Fig. 2)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from .backbone import create_backbone
+from .configuration_ebc import EBCConfig
+from .soft_label_model import SoftLabelModel
+
+
+class BinaryEnsemble(nn.Module):
+    """The binary classifiers of one expression: pixel_values (B, 3, H, W) -> log-odds (B, backbones)."""
+
+    def __init__(self, config: EBCConfig, pretrained: bool = False):
+        super().__init__()
+        self.classifiers = nn.ModuleList(
+            create_backbone(name, num_outputs=1, image_size=config.image_size, pretrained=pretrained)
+            for name in config.backbones
+        )
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)  # 1.1 to 5 times as fast
+        return torch.cat([classifier(pixel_values) for classifier in self.classifiers], dim=1).float()
+
+
+@dataclass
+class EBCOutput(ImageClassifierOutput):
+    """`logits` (B, expressions), whose sigmoid is the soft label; `classifier_logits` (B, expressions, backbones), the
+    log-odds of each binary classifier before they are combined; `loss` where `labels` were given."""
+
+    classifier_logits: Tensor | None = None
+
+
+class EBCForImageClassification(SoftLabelModel):
+    """One `BinaryEnsemble` per expression of `config.id2label`, combined into one vector of log-odds.
+
+    Log-odds of an expression = weighted mean of its classifiers' log-odds / temperature + shift, the three fitted on
+    validation (`config.calibration`). Scores are independent: they do not sum to one.
+    """
+
+    config_class = EBCConfig
+
+    def __init__(self, config: EBCConfig):
+        super().__init__(config)
+        self.ensembles = nn.ModuleDict({name: BinaryEnsemble(config) for name in config.expressions})
+        self.post_init()
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> EBCOutput:
+        """pixel_values (B, 3, H, W), normalised; labels (B, expressions) in [0, 1], a soft label, for a BCE loss."""
+        classifier_logits = torch.stack([ensemble(pixel_values) for ensemble in self.ensembles.values()], dim=1)
+        logits = self.combine(classifier_logits)
+        loss = None if labels is None else F.binary_cross_entropy_with_logits(logits, labels.to(logits))
+        return EBCOutput(loss=loss, logits=logits, classifier_logits=classifier_logits)
+
+    def combine(self, classifier_logits: Tensor) -> Tensor:
+        """(B, expressions, backbones) -> (B, expressions)."""
+        equal = [1 / len(self.config.backbones)] * len(self.config.backbones)
+        fitted = [self.config.calibration.get(name, {}) for name in self.config.expressions]
+        weights = classifier_logits.new_tensor([c.get("backbone_weights", equal) for c in fitted])
+        temperature = classifier_logits.new_tensor([c.get("temperature", 1.0) for c in fitted])
+        shift = classifier_logits.new_tensor([c.get("log_odds_shift", 0.0) for c in fitted])
+        return (classifier_logits * weights).sum(dim=-1) / temperature + shift

@@ -1,0 +1,64 @@
+"""The `soft-fer` pipeline: a face image in, its soft label out."""
+
+from transformers import Pipeline
+
+from .image_loading import load_rgb
+
+
+class SoftFerPipeline(Pipeline):
+    """How far each expression is present in a face, by any of our models.
+
+        fer = pipeline("soft-fer", model="runs/ebc")
+        fer("photo.jpg")
+        # {"label": "happy", "score": 0.71, "soft_label": {"neutral": 0.12, "happy": 0.71, ...},
+        #  "distribution": {... sums to 1}, "labels": ["happy", "surprise"]}
+
+    Takes a path, URL, PIL image, NumPy array, torch tensor or a dataset row with an `image`; or a list, generator or
+    dataset of them (the latter two give an iterator). The image is expected to be a face crop. `batch_size` as usual.
+
+    `soft_label` are independent scores in [0, 1], `distribution` is them divided by their sum, `label` and `score` the
+    highest. `labels` are the expressions present, highest first: those with a score of at least `threshold` (0.5), and
+    no more than `top_k`; with `top_k` alone, the `top_k` highest whatever their score.
+    """
+
+    _load_processor = False
+    _load_image_processor = True
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def _sanitize_parameters(self, threshold: float | None = None, top_k: int | None = None, timeout=None):
+        postprocess = {}
+        if threshold is not None:
+            if not 0 <= threshold <= 1:
+                raise ValueError(f"threshold is a score from 0 to 1, not {threshold}.")
+            postprocess["threshold"] = threshold
+        if top_k is not None:
+            if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+                raise ValueError(f"top_k is a whole number from 1, not {top_k!r}.")
+            postprocess["top_k"] = top_k
+        return {} if timeout is None else {"timeout": timeout}, {}, postprocess
+
+    def preprocess(self, inputs, timeout=None):
+        if isinstance(inputs, dict):
+            if "image" not in inputs:
+                raise ValueError(f"A row given to soft-fer has its face under 'image'; this one has {list(inputs)}.")
+            inputs = inputs["image"]
+        return self.image_processor(images=load_rgb(inputs, timeout), return_tensors="pt").to(self.dtype)
+
+    def _forward(self, model_inputs):
+        return {"logits": self.model(**model_inputs).logits}
+
+    def postprocess(self, model_outputs, threshold=None, top_k=None):
+        scores = model_outputs["logits"][0].float().sigmoid().tolist()
+        soft_label = {self.model.config.id2label[i]: score for i, score in enumerate(scores)}
+        ranked = sorted(soft_label, key=soft_label.get, reverse=True)
+        if threshold is None:
+            threshold = 0.5 if top_k is None else 0.0
+        total = sum(scores)
+        return {
+            "label": ranked[0],
+            "score": soft_label[ranked[0]],
+            "soft_label": soft_label,
+            "distribution": {name: score / total for name, score in soft_label.items()},
+            "labels": [name for name in ranked if soft_label[name] >= threshold][:top_k],
+        }

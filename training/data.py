@@ -1,0 +1,181 @@
+"""Faces for training: any dataset with its labels matched by name, a balanced sampler, augmentation."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, Sampler
+from torchvision.transforms import v2
+
+import affectnet_plus
+from affectnet_plus import EXPRESSIONS
+from modeling import open_rgb
+
+
+@dataclass
+class Split:
+    """Rows of one split: `labels` (N,) are indices into EXPRESSIONS, `soft_labels` (N, 8) or None."""
+
+    name: str
+    images: datasets.Dataset  # one column, undecoded
+    labels: np.ndarray
+    soft_labels: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def stored(self, row: int) -> dict:
+        """The undecoded image: `path`, `bytes`, one of which may be None."""
+        (stored,) = self.images[row].values()
+        return stored
+
+    def image(self, row: int) -> Image.Image:
+        """Decoded, upright RGB; raises `ValueError` naming the file."""
+        stored = self.stored(row)
+        name = stored["path"] or f"image of row {row} in {self.name}"
+        return open_rgb(stored["path"] if stored["bytes"] is None else BytesIO(stored["bytes"]), name)
+
+
+def load_split(args, split: str, max_samples: int | None = None) -> Split:
+    """Load what `DataArguments` name; raises `ValueError` where the columns or class names do not fit."""
+    if (args.data_dir or "") and args.dataset_name:
+        raise ValueError("--data_dir names a release, --dataset_name any other dataset: give one of them.")
+    try:
+        if args.dataset_name:
+            builder = datasets.load_dataset_builder(args.dataset_name, args.dataset_config_name)
+            builder.download_and_prepare()
+            rows = builder.as_dataset()
+        else:
+            rows = datasets.load_dataset(affectnet_plus.__name__, args.dataset_config_name, data_dir=args.data_dir)
+    except FileNotFoundError as error:
+        raise ValueError(f"No dataset at {args.dataset_name or args.data_dir!r}: {error}") from error
+    if split not in rows:
+        raise ValueError(
+            f"The dataset has no split {split!r}, only {', '.join(rows)}: see --train_split_name and --eval_split_name."
+        )
+    rows = rows[split]
+    if max_samples is not None:
+        rows = rows.select(range(min(max_samples, len(rows))))
+    for flag in ("image_column_name", "label_column_name"):
+        if (column := getattr(args, flag)) not in rows.column_names:
+            raise ValueError(f"No column {column!r} in {split}, only {', '.join(rows.column_names)}: see --{flag}.")
+    labels, class_names = _labels(rows, args.label_column_name)
+    to_ours = np.array(affectnet_plus.match_expressions(class_names))
+    images = rows.select_columns(args.image_column_name).cast_column(
+        args.image_column_name, datasets.Image(decode=False)
+    )
+    return Split(split, images, to_ours[labels], _soft_labels(rows, args.soft_label_column_name, to_ours))
+
+
+def _labels(rows: datasets.Dataset, column: str) -> tuple[np.ndarray, list[str]]:
+    feature = rows.features[column]
+    values = rows[column][:]
+    if None in values:
+        raise ValueError(f"Column {column!r} has no label in row {values.index(None)}: leave such rows out.")
+    if isinstance(feature, datasets.ClassLabel):
+        return np.array(values, dtype=int), feature.names
+    if feature.dtype == "string":
+        names = sorted(set(values))
+        return np.array([names.index(value) for value in values], dtype=int), names
+    raise ValueError(
+        f"Column {column!r} holds {feature.dtype} without class names, and an index alone says nothing: "
+        "cast it to a ClassLabel with names."
+    )
+
+
+def _soft_labels(rows: datasets.Dataset, column: str, to_ours: np.ndarray) -> np.ndarray | None:
+    """Same order as the class names by convention, so reordered with them. Classes it does not have stay 0."""
+    if column not in rows.column_names:
+        return None
+    values = np.array(rows[column][:], dtype=np.float64)
+    if values.shape != (len(rows), len(to_ours)):
+        raise ValueError(f"Column {column!r} holds no {len(to_ours)} scores a row, one per class name.")
+    ours = np.zeros((len(rows), len(EXPRESSIONS)))
+    ours[:, to_ours] = values
+    return ours
+
+
+def check_enough_rows(train: Split, evaluation: Split, expressions: list[str], at_least: int = 8) -> None:
+    """One-vs-rest needs rows of both kinds on both sides; AUROC and calibration are undefined otherwise."""
+    for split, needed in ((train, at_least), (evaluation, 1)):
+        counts = np.bincount(split.labels, minlength=len(EXPRESSIONS))
+        for expression in expressions:
+            own = counts[EXPRESSIONS.index(expression)]
+            if min(own, len(split) - own) < needed:
+                enough = [e for e, n in zip(EXPRESSIONS, counts, strict=True) if min(n, len(split) - n) >= needed]
+                raise ValueError(
+                    f"Too few rows to learn {expression!r}: {split.name} has {own} of it and {len(split) - own} "
+                    f"others, {needed} of each are needed. There are enough for: --expressions {' '.join(enough)}"
+                )
+
+
+class BalancedSampler(Sampler):
+    """An endless-feeling, seeded stream of draws: in turn a face of the expression and a face of the rest.
+
+    Each side runs through a new permutation of its rows before any comes again. Draw k depends on (seed, k) alone, so
+    a run that was interrupted after `start` draws goes on with the very next one, whatever the number of workers.
+    Yields (row, augmentation seed).
+    """
+
+    def __init__(self, is_expression: np.ndarray, seed: int, num_draws: int, start: int = 0):
+        self.sides = (np.flatnonzero(is_expression), np.flatnonzero(~is_expression))
+        self.seed, self.num_draws, self.start = seed, num_draws, start
+
+    def __len__(self) -> int:
+        return self.num_draws - self.start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        permutations: list[tuple[int, np.ndarray | None]] = [(-1, None), (-1, None)]
+        for draw in range(self.start, self.num_draws):
+            side, rows = draw % 2, self.sides[draw % 2]
+            turn, place = divmod(draw // 2, len(rows))
+            if permutations[side][0] != turn:
+                permutations[side] = (turn, np.random.default_rng((self.seed, side, turn)).permutation(rows))
+            yield int(permutations[side][1][place]), self.seed * 1_000_003 + draw
+
+
+class FaceDataset(Dataset):
+    """A split as {"pixel_values": (3, size, size) float, "labels": index}; augmented where the sampler gives a seed."""
+
+    def __init__(self, split: Split, image_processor):
+        self.split = split
+        self.image_processor = image_processor
+        self.augmentation = augmentation(image_processor)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, torch.Tensor]:
+        row, seed = index if isinstance(index, tuple) else (index, None)
+        image = self.split.image(row)
+        if seed is None:
+            pixel_values = self.image_processor(images=image, return_tensors="pt")["pixel_values"][0]
+        else:
+            state = torch.get_rng_state()
+            torch.default_generator.manual_seed(seed)  # a tenth of the time of torch.manual_seed
+            pixel_values = self.augmentation(image)
+            torch.set_rng_state(state)
+        return {"pixel_values": pixel_values, "labels": torch.tensor(self.split.labels[row])}
+
+
+def augmentation(image_processor) -> v2.Compose:
+    """Random flip, small affine, light and contrast, erasing; then what the image processor would do."""
+    size = (image_processor.size["height"], image_processor.size["width"])
+    return v2.Compose(
+        [
+            v2.Resize(size),
+            v2.RandomHorizontalFlip(),
+            v2.RandomAffine(
+                degrees=12, translate=(0.08, 0.08), scale=(0.88, 1.12), interpolation=v2.InterpolationMode.BILINEAR
+            ),
+            v2.ColorJitter(brightness=0.3, contrast=0.3),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(image_processor.image_mean, image_processor.image_std),
+            v2.RandomErasing(p=0.3, scale=(0.02, 0.2)),
+        ]
+    )

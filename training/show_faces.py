@@ -1,0 +1,106 @@
+#!/usr/bin/env python
+"""A picture of a model at work: faces with their eight bars, prediction beside truth.
+
+    python training/show_faces.py --model runs/ebc --data_dir R --images photo.jpg --output_file faces.png
+
+Shows validation faces, some of each expression, and any images of your own (face crops). Truth is what a synthetic
+release knows of its faces, else the dataset's own soft label. Keep pictures of restricted faces to yourself.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pyarrow.parquet as pq
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from transformers import pipeline
+
+from affectnet_plus import EXPRESSIONS
+from modeling import load_rgb
+from training.arguments import DataArguments, parse_arguments, stop
+from training.data import Split, load_split
+
+PREDICTION, TRUTH = "#0072B2", "#E69F00"  # Okabe and Ito's blue and orange, told apart by colour-blind people
+
+
+@dataclass
+class ShowArguments:
+    model: str = field(metadata={"help": "Folder or Hub id of one of our models."})
+    output_file: str = field(metadata={"help": "The picture, e.g. faces.png."})
+    images: list[str] = field(default_factory=list, metadata={"help": "Face crops of your own, shown first."})
+    num_faces: int = field(default=16, metadata={"help": "Validation faces, spread over the expressions."})
+    seed: int = field(default=0, metadata={"help": "Which faces."})
+
+
+def main():
+    data_args, args = parse_arguments(DataArguments, ShowArguments, description=__doc__.split("\n\n")[0])
+    try:
+        split = load_split(data_args, data_args.eval_split_name, data_args.max_eval_samples)
+        own = [load_rgb(path) for path in args.images]
+    except (ValueError, OSError) as error:
+        stop(error)
+    rows = choose_rows(split.labels, args.num_faces, np.random.default_rng(args.seed))
+    truths, truth_name = known_truth(split, rows, data_args.data_dir)
+    faces = own + [split.image(row) for row in rows]
+    titles = [Path(path).name for path in args.images] + [f"labelled {EXPRESSIONS[split.labels[r]]}" for r in rows]
+    predictions = pipeline("soft-fer", model=args.model)(faces, batch_size=16)
+    figure = draw(faces, titles, predictions, [None] * len(own) + truths, truth_name)
+    Path(args.output_file).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.output_file, dpi=110)
+    for title, prediction in zip(titles, predictions, strict=True):
+        print(f"{title}: {prediction['label']} {prediction['score']:.2f}")
+    print(f"Picture: {args.output_file}")
+
+
+def choose_rows(labels: np.ndarray, number: int, rng: np.random.Generator) -> list[int]:
+    """`number` rows, in turn one of each expression."""
+    shuffled = rng.permutation(len(labels))
+    turn = np.empty(len(labels), dtype=int)
+    for label in np.unique(labels):
+        of_label = shuffled[labels[shuffled] == label]
+        turn[of_label] = np.arange(len(of_label))
+    return sorted(range(len(labels)), key=lambda row: (turn[row], labels[row]))[:number]
+
+
+def known_truth(split: Split, rows: list[int], data_dir: str | None) -> tuple[list, str]:
+    """What is known of the rows' expressions, (8,) each or None, and what to call it."""
+    file = Path(data_dir or "") / "ground_truth.parquet"
+    if data_dir and file.is_file():
+        table = pq.read_table(file, filters=[("split", "==", split.name)]).to_pandas().set_index("image_id")
+        ids = [int(Path(split.stored(row)["path"]).stem) for row in rows]
+        return list(table.loc[ids, [f"intensity_{name}" for name in EXPRESSIONS]].to_numpy()), "true intensity"
+    if split.soft_labels is None:
+        return [None] * len(rows), ""
+    return list(split.soft_labels[rows]), "the dataset's soft label"
+
+
+def draw(faces, titles, predictions, truths, truth_name: str) -> Figure:
+    columns = min(6, len(faces))
+    rows = -(-len(faces) // columns)
+    figure = Figure(figsize=(2.6 * columns, 4.3 * rows + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subfigures(rows, columns, squeeze=False).ravel()
+    places = np.arange(len(EXPRESSIONS))
+    for cell, face, title, prediction, truth in zip(grid, faces, titles, predictions, truths, strict=False):
+        picture, bars = cell.subplots(2, 1, height_ratios=[1, 1])
+        picture.imshow(face)
+        picture.set_axis_off()
+        picture.set_title(title, fontsize=9)
+        scores = [prediction["soft_label"].get(name, 0) for name in EXPRESSIONS]
+        bars.barh(places - (0.2 if truth is not None else 0), scores, 0.4, color=PREDICTION)
+        if truth is not None:
+            bars.barh(places + 0.2, truth, 0.4, color=TRUTH)
+        bars.set_yticks(places, EXPRESSIONS, fontsize=8)
+        bars.set_xlim(0, 1)
+        bars.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=7)
+        bars.invert_yaxis()
+        bars.spines[["top", "right"]].set_visible(False)
+    patches = [plt.Rectangle((0, 0), 1, 1, color=color) for color in (PREDICTION, TRUTH)]
+    figure.legend(patches, ["predicted soft label", truth_name], loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
