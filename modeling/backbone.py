@@ -19,10 +19,19 @@ def check_backbone(name: str) -> None:
 def create_backbone(name: str, num_outputs: int, image_size: int, pretrained: bool = False) -> nn.Module:
     """timm architecture `name`: (B, 3, image_size, image_size) -> (B, num_outputs).
 
-    `pretrained` takes timm's weights (from the Hub or its cache) for all but the last layer.
+    `pretrained` takes timm's weights (from the Hub or its cache) for all but the last layer; `ValueError` where there
+    are none.
     """
     check_backbone(name)
     # Only architectures that are built for one size (ViT and kin) take it as an argument.
     pretrained_cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
     size = {"img_size": image_size} if pretrained_cfg is not None and pretrained_cfg.fixed_input_size else {}
-    return timm.create_model(name, pretrained=pretrained, num_classes=num_outputs, **size)
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=num_outputs, **size)
+    except (OSError, RuntimeError, ValueError) as error:
+        if not pretrained:
+            raise
+        raise ValueError(
+            f"No pretrained weights of {name} to be had ({str(error).splitlines()[0]}): they come from the Hub or its "
+            "cache. Go online once, take another backbone, or train from scratch."
+        ) from error

@@ -5,8 +5,8 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import requests
 import torch
-from huggingface_hub.utils import get_session
 from PIL import Image, ImageOps
 
 
@@ -26,7 +26,7 @@ def load_rgb(image, timeout: float | None = None) -> Image.Image:
     if isinstance(image, (str, os.PathLike)):
         name = os.fspath(image)
         if name.startswith(("http://", "https://")):
-            response = get_session().get(name, timeout=timeout, follow_redirects=True)
+            response = requests.get(name, timeout=timeout)
             response.raise_for_status()
             return open_rgb(BytesIO(response.content), name)
         if not os.path.isfile(name):

@@ -1,6 +1,7 @@
 """The `soft-fer` pipeline: a face image in, its soft label out."""
 
 from transformers import Pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from .image_loading import load_rgb
 
@@ -37,6 +38,16 @@ class SoftFerPipeline(Pipeline):
                 raise ValueError(f"top_k is a whole number from 1, not {top_k!r}.")
             postprocess["top_k"] = top_k
         return {} if timeout is None else {"timeout": timeout}, {}, postprocess
+
+    def __call__(self, inputs, **kwargs):
+        if hasattr(inputs, "features") and hasattr(inputs, "column_names"):  # a Hugging Face dataset
+            if "image" not in inputs.features:
+                raise ValueError(
+                    f"A dataset given to soft-fer has a column 'image'; this one has {inputs.column_names}."
+                )
+            streaming = not hasattr(inputs, "__len__")
+            inputs = (row["image"] for row in inputs) if streaming else KeyDataset(inputs, "image")
+        return super().__call__(inputs, **kwargs)
 
     def preprocess(self, inputs, timeout=None):
         if isinstance(inputs, dict):

@@ -1,5 +1,6 @@
 """What all our models share: saving as a complete folder, and pushing with the code that runs it."""
 
+import copy
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,10 @@ def image_processor_for(config) -> ViTImageProcessor:
     """Turns RGB images into the `pixel_values` that a model of this config expects."""
     size = {"height": config.image_size, "width": config.image_size}
     return ViTImageProcessor(size=size, image_mean=config.image_mean, image_std=config.image_std)
+
+
+def _name_in_folder(cls: type) -> str:
+    return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
 
 
 class SoftLabelModel(PreTrainedModel):
@@ -37,30 +42,30 @@ class SoftLabelModel(PreTrainedModel):
         `trust_remote_code=True` needs where this package is not installed."""
         if not is_main_process:
             return
-        auto_map = getattr(self.config, "auto_map", None)
-        if with_code:
-            self._save_code(save_directory)
-        super().save_pretrained(save_directory, **kwargs)
+        config = self.config
+        try:
+            if with_code:
+                self.config = copy.deepcopy(config)  # the model in memory goes on without
+                self._add_code(Path(save_directory))
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.config = config
         self.image_processor.save_pretrained(save_directory)
-        model_card(self.config).save(Path(save_directory) / "README.md")
-        if with_code:  # this model, in memory, is still the installed one
-            del self.config.custom_pipelines
-            self.config.auto_map = auto_map
+        model_card(config).save(Path(save_directory) / "README.md")
 
-    def _save_code(self, folder) -> None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+    def _add_code(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         for source in (type(self), SoftFerPipeline):
             custom_object_save(source, folder)
-        here = {cls: f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}" for cls in (type(self), self.config_class)}
         self.config.auto_map = {
-            "AutoConfig": here[self.config_class],
-            "AutoModelForImageClassification": here[type(self)],
+            "AutoConfig": _name_in_folder(self.config_class),
+            "AutoModelForImageClassification": _name_in_folder(type(self)),
         }
         # A folder with `custom_pipelines` asks for trust_remote_code even where the task is registered, so this is
         # for pushing only.
         self.config.custom_pipelines = {
             "soft-fer": {
-                "impl": f"pipeline_soft_fer.{SoftFerPipeline.__name__}",
+                "impl": _name_in_folder(SoftFerPipeline),
                 "pt": ["AutoModelForImageClassification"],
                 "type": "image",
             }

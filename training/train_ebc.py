@@ -75,6 +75,8 @@ def main():
             project_dir=args.output_dir,
         )
         with accelerator.main_process_first():  # the others find the cache
+            if ebc_args.pretrained:
+                BinaryEnsemble(config, pretrained=True)
             train = load_split(data_args, data_args.train_split_name, data_args.max_train_samples)
             evaluation = load_split(data_args, data_args.eval_split_name, data_args.max_eval_samples)
         check_enough_rows(train, evaluation, expressions)

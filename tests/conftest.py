@@ -1,0 +1,22 @@
+"""Before anything is imported: no network, and a cache of the tests' own."""
+
+import os
+import tempfile
+
+_cache = tempfile.TemporaryDirectory(prefix="affectnet_plus_tests_")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_CACHE"] = _cache.name
+os.environ.pop("AFFECTNET_PLUS_DIR", None)
+
+
+import pytest  # noqa: E402
+
+from synthetic import synthesize  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory):
+    """A small synthetic AffectNet+."""
+    root = tmp_path_factory.mktemp("release") / "AffectNet+"
+    synthesize(root, train=360, validation=160, seed=1, num_proc=1, image_size=64)
+    return root

@@ -1,0 +1,131 @@
+"""The EBC as a transformers model: saving, Auto classes, how classifiers are combined, running from pushed code."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
+
+import modeling
+from affectnet_plus import EXPRESSIONS
+from modeling import EBCConfig, EBCForImageClassification
+
+TRIO = ["test_resnet", "test_efficientnet", "test_vit"]
+
+
+def calibrated_model(backbones=TRIO, seed=0) -> EBCForImageClassification:
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    calibration = {
+        name: {
+            "backbone_weights": rng.dirichlet(np.ones(len(backbones))).tolist(),
+            "temperature": rng.uniform(0.5, 2),
+            "log_odds_shift": rng.normal(),
+        }
+        for name in EXPRESSIONS
+    }
+    return EBCForImageClassification(EBCConfig(backbones=backbones, image_size=64, calibration=calibration)).eval()
+
+
+@pytest.mark.parametrize(
+    "backbones", [TRIO, ["test_convnext", "test_nfnet", "test_byobnet"], ["test_mambaout", "test_vit2", "test_vit3"]]
+)
+def test_round_trip_is_exact_to_the_bit(tmp_path, backbones):
+    model = calibrated_model(backbones)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert isinstance(loaded, EBCForImageClassification)
+    assert loaded.config.calibration == model.config.calibration
+    pixel_values = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(loaded(pixel_values).logits, model(pixel_values).logits)
+    saved_again = tmp_path / "again"
+    loaded.save_pretrained(saved_again)
+    assert (saved_again / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+    assert json.loads((saved_again / "config.json").read_text()) == json.loads((tmp_path / "config.json").read_text())
+
+
+def test_saved_folder_is_complete_and_speaks_the_release_order(tmp_path):
+    calibrated_model().save_pretrained(tmp_path)
+    assert tuple(AutoConfig.from_pretrained(tmp_path).id2label[i] for i in range(8)) == EXPRESSIONS
+    assert tuple(EBCConfig().id2label.values()) == EXPRESSIONS
+    assert AutoImageProcessor.from_pretrained(tmp_path).size == {"height": 64, "width": 64}
+    card = (tmp_path / "README.md").read_text()
+    assert "2410.22506" in card and ", ".join(EXPRESSIONS) in card and "not the paper's" in card
+
+
+def test_default_is_the_papers_trio():
+    assert EBCConfig().backbones == ["resnet50", "efficientnet_b3", "legacy_xception"]
+    with torch.device("meta"):
+        ensemble = modeling.BinaryEnsemble(EBCConfig())
+        assert ensemble(torch.zeros(2, 3, 224, 224)).shape == (2, 3)
+
+
+def test_log_odds_are_weighted_cooled_and_shifted():
+    model = calibrated_model()
+    with torch.no_grad():
+        output = model(torch.randn(4, 3, 64, 64))
+    assert output.classifier_logits.shape == (4, 8, 3)
+    for i, name in enumerate(EXPRESSIONS):
+        fitted = model.config.calibration[name]
+        expected = output.classifier_logits[:, i] @ torch.tensor(fitted["backbone_weights"])
+        expected = expected / fitted["temperature"] + fitted["log_odds_shift"]
+        torch.testing.assert_close(output.logits[:, i], expected)
+
+
+def test_unfitted_ensemble_is_the_plain_mean():
+    model = EBCForImageClassification(EBCConfig(backbones=TRIO, image_size=64)).eval()
+    with torch.no_grad():
+        output = model(torch.randn(2, 3, 64, 64))
+    torch.testing.assert_close(output.logits, output.classifier_logits.mean(dim=-1))
+
+
+def test_some_of_the_expressions_make_a_model_too(tmp_path):
+    config = EBCConfig(backbones=["test_vit"], image_size=32, id2label={0: "happy", 1: "fear"})
+    EBCForImageClassification(config).save_pretrained(tmp_path)
+    answer = pipeline("soft-fer", model=str(tmp_path))(np.zeros((40, 40, 3), np.uint8))
+    assert list(answer["soft_label"]) == ["happy", "fear"]
+
+
+def test_loss_is_bce_on_the_soft_label():
+    model = calibrated_model()
+    pixel_values, soft_label = torch.randn(4, 3, 64, 64), torch.rand(4, 8)
+    output = model(pixel_values, labels=soft_label)
+    expected = torch.nn.functional.binary_cross_entropy(output.logits.sigmoid(), soft_label)
+    torch.testing.assert_close(output.loss, expected)
+
+
+def test_stock_image_classification_pipeline_gives_the_same_scores(tmp_path):
+    calibrated_model().save_pretrained(tmp_path)
+    face = np.random.default_rng(0).integers(0, 256, (80, 70, 3), dtype=np.uint8)
+    ours = pipeline("soft-fer", model=str(tmp_path))(face)
+    stock = pipeline("image-classification", model=str(tmp_path))(face, top_k=8)
+    assert {row["label"]: row["score"] for row in stock} == pytest.approx(ours["soft_label"])
+
+
+def test_unknown_backbone_names_the_nearest():
+    with pytest.raises(ValueError, match="resnet5x.*resnet50"):
+        EBCForImageClassification(EBCConfig(backbones=["resnet5x"]))
+
+
+def test_pushed_code_runs_without_this_package(tmp_path):
+    model = calibrated_model(["test_vit"])
+    model.save_pretrained(tmp_path / "pushed", with_code=True)
+    face = np.random.default_rng(0).integers(0, 256, (80, 70, 3), dtype=np.uint8)
+    np.save(tmp_path / "face.npy", face)
+    script = (
+        "import sys, json, numpy as np\n"
+        "sys.modules.update(dict.fromkeys(('modeling', 'affectnet_plus', 'training')))\n"  # as if not installed
+        "from transformers import pipeline\n"
+        "fer = pipeline('soft-fer', model='pushed', trust_remote_code=True)\n"
+        "print(json.dumps(fer(np.load('face.npy'))))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    model.save_pretrained(tmp_path / "local")  # saving with code has left no trace in the model
+    assert "custom_pipelines" not in (tmp_path / "local" / "config.json").read_text()
+    here = pipeline("soft-fer", model=str(tmp_path / "local"))(face)
+    assert json.loads(run.stdout.splitlines()[-1])["soft_label"] == pytest.approx(here["soft_label"])

@@ -1,0 +1,182 @@
+"""`pipeline("soft-fer")`: every kind of input, every kind of image."""
+
+import functools
+import http.server
+import io
+import threading
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.data import astronaut
+from transformers import pipeline
+
+from affectnet_plus import EXPRESSIONS
+from modeling import EBCConfig, EBCForImageClassification
+
+
+@pytest.fixture(scope="module")
+def fer(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    model = EBCForImageClassification(EBCConfig(backbones=["test_vit"], image_size=64))
+    for parameter in model.parameters():
+        parameter.data *= 1.5  # scores that differ from face to face
+    model.save_pretrained(folder)
+    return pipeline("soft-fer", model=str(folder))
+
+
+@pytest.fixture(scope="module")
+def face() -> Image.Image:
+    return Image.fromarray(astronaut()[10:210, 125:325])
+
+
+def saved(image, format, **options) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return Image.open(file)
+
+
+def same(answer, other):
+    assert answer["soft_label"] == pytest.approx(other["soft_label"], abs=1e-6)
+    assert answer["label"] == other["label"]
+
+
+def test_output(fer, face):
+    answer = fer(face)
+    assert list(answer) == ["label", "score", "soft_label", "distribution", "labels"]
+    assert tuple(answer["soft_label"]) == tuple(answer["distribution"]) == EXPRESSIONS
+    assert answer["score"] == max(answer["soft_label"].values()) == answer["soft_label"][answer["label"]]
+    assert sum(answer["distribution"].values()) == pytest.approx(1)
+    total = sum(answer["soft_label"].values())
+    assert answer["distribution"]["sad"] == pytest.approx(answer["soft_label"]["sad"] / total)
+    pixel_values = fer.image_processor(images=face, return_tensors="pt")["pixel_values"]
+    expected = fer.model(pixel_values).logits.sigmoid()[0].tolist()
+    assert list(answer["soft_label"].values()) == pytest.approx(expected)
+
+
+def test_threshold_and_top_k(fer, face):
+    scores = fer(face)["soft_label"]
+    ranked = sorted(scores, key=scores.get, reverse=True)
+    between = (scores[ranked[2]] + scores[ranked[3]]) / 2
+    assert fer(face)["labels"] == [name for name in ranked if scores[name] >= 0.5]
+    assert fer(face, threshold=between)["labels"] == ranked[:3]
+    assert fer(face, threshold=between, top_k=2)["labels"] == ranked[:2]
+    assert fer(face, top_k=5)["labels"] == ranked[:5]
+    assert fer(face, threshold=1.0)["labels"] == []
+    for wrong in ({"threshold": 1.5}, {"top_k": 0}, {"top_k": 1.5}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            fer(face, **wrong)
+
+
+def test_every_kind_of_input(fer, face, tmp_path):
+    file = tmp_path / "face.png"
+    face.save(file)
+    expected = fer(face)
+    array = np.asarray(face)
+    same(fer(str(file)), expected)
+    same(fer(file), expected)
+    same(fer(array), expected)
+    same(fer(array.astype(np.float32) / 255), expected)
+    same(fer(torch.from_numpy(array.copy()).permute(2, 0, 1)), expected)
+    many = fer([str(file), face, array], batch_size=2)
+    assert isinstance(many, list) and len(many) == 3
+    for answer in many:
+        same(answer, expected)
+    lazy = fer((image for image in [face] * 5), batch_size=2)
+    assert sum(1 for answer in lazy if answer["label"] == expected["label"]) == 5
+
+
+def test_url(fer, face, tmp_path):
+    face.save(tmp_path / "face.png")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        same(fer(f"http://127.0.0.1:{server.server_port}/face.png"), fer(face))
+        server.shutdown()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_dataset(fer, face, streaming):
+    faces = [face, face.rotate(90), face.rotate(180)]
+    rows = datasets.Dataset.from_dict({"image": faces, "age": [1, 2, 3]})
+    rows = rows.cast_column("image", datasets.Image())
+    answers = list(fer(rows.to_iterable_dataset() if streaming else rows, batch_size=2))
+    assert len(answers) == 3
+    for answer, image in zip(answers, faces, strict=True):
+        same(answer, fer(image))
+
+
+def sixteen_bit(grey: Image.Image) -> Image.Image:
+    return Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """Stored lying on its side, with the EXIF tag that sets it upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return saved(image.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
+
+
+def translucent(image: Image.Image) -> Image.Image:
+    image = image.copy()
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    return saved(image, "PNG")
+
+
+# an unusual image of a face, and how its plain RGB twin comes about
+TWINS = {
+    "grey": (lambda f: saved(f.convert("L"), "PNG"), lambda f: f.convert("L").convert("RGB")),
+    "grey with alpha": (lambda f: saved(f.convert("LA"), "PNG"), lambda f: f.convert("L").convert("RGB")),
+    "RGBA": (translucent, lambda f: f),
+    "CMYK": (lambda f: saved(f.convert("CMYK"), "TIFF"), lambda f: f.convert("CMYK").convert("RGB")),
+    "palette": (lambda f: saved(f.quantize(64), "PNG"), lambda f: f.quantize(64).convert("RGB")),
+    "black and white": (lambda f: saved(f.convert("1"), "PNG"), lambda f: f.convert("1").convert("RGB")),
+    "16-bit PNG": (lambda f: saved(sixteen_bit(f.convert("L")), "PNG"), lambda f: f.convert("L").convert("RGB")),
+    "16-bit TIFF": (lambda f: saved(sixteen_bit(f.convert("L")), "TIFF"), lambda f: f.convert("L").convert("RGB")),
+    "32-bit integer": (lambda f: sixteen_bit(f.convert("L")).convert("I"), lambda f: f.convert("L").convert("RGB")),
+    "EXIF-rotated": (turned, lambda f: f),
+}
+
+
+@pytest.mark.parametrize("kind", TWINS)
+def test_unusual_image_answers_like_its_plain_twin(fer, face, kind, tmp_path):
+    unusual, twin = (make(face) for make in TWINS[kind])
+    expected = fer(twin)
+    same(fer(unusual), expected)
+    if unusual.format:  # and from a file
+        file = tmp_path / f"face.{unusual.format.lower()}"
+        unusual.save(file, exif=unusual.getexif())
+        same(fer(str(file)), expected)
+
+
+def test_sixteen_bit_array_is_scaled_not_clipped(fer, face):
+    same(fer(np.asarray(face).astype(np.uint16) * 257), fer(face))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        ("no_such_face.jpg", FileNotFoundError, "no_such_face.jpg"),
+        (np.zeros((2, 40, 40, 3), np.uint8), ValueError, "several images go into a list"),
+        (np.full((40, 40), -1.0), ValueError, "floats in \\[0, 1\\]"),
+        ({"picture": 1}, ValueError, "'image'.*picture"),
+        (42, TypeError, "not int"),
+    ],
+)
+def test_what_is_no_image_is_said(fer, wrong, error, says):
+    with pytest.raises(error, match=says):
+        fer(wrong)
+
+
+def test_unreadable_file_is_named(fer, tmp_path):
+    for name, content in [("empty.jpg", b""), ("text.png", b"not an image"), ("cut.jpg", None)]:
+        file = tmp_path / name
+        if content is None:
+            Image.fromarray(astronaut()).save(file)
+            content = file.read_bytes()[:5000]
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=name):
+            fer(str(file))

@@ -1,0 +1,273 @@
+"""train_ebc.py as people run it: real processes, a small release, small networks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+from sklearn.metrics import average_precision_score, roc_auc_score
+from transformers import AutoModelForImageClassification, pipeline
+
+from affectnet_plus import EXPRESSIONS
+from modeling import EBCConfig
+from training.calibration import fit_calibration
+from training.data import BalancedSampler
+from training.metrics import OneVsRest, js_divergence
+
+TRAINING = Path(__file__).parents[1] / "training"
+SMALL = ["--backbones", "test_vit", "test_vit3", "--image_size", "32", "--per_device_train_batch_size", "16"]
+SMALL += ["--dataloader_num_workers", "1", "--seed", "3"]
+
+
+def command(*args, script="train_ebc.py", processes=1) -> list[str]:
+    if processes > 1:
+        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0"]
+        return [sys.executable, *launcher, str(TRAINING / script), "--use_cpu", *map(str, args)]
+    launcher = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    return [sys.executable, *launcher, str(TRAINING / script), *map(str, args)]
+
+
+def train(*args, cwd, processes=1, expect=0) -> str:
+    run = subprocess.run(command(*args, processes=processes), cwd=cwd, capture_output=True, text=True)
+    assert run.returncode == expect or (expect and run.returncode), run.stderr[-3000:]
+    return run.stdout + run.stderr
+
+
+def weights(folder) -> dict[str, np.ndarray]:
+    return load_file(Path(folder) / "model.safetensors")
+
+
+def assert_same_weights(folder, other):
+    ours, theirs = weights(folder), weights(other)
+    assert ours.keys() == theirs.keys()
+    differing = [name for name in ours if not np.array_equal(ours[name], theirs[name])]
+    assert not differing
+
+
+@pytest.fixture(scope="module")
+def ferplus(tmp_path_factory) -> Path:
+    """A Parquet folder in the order and with the names of FER+: eight grey levels that tell the class."""
+    rng = np.random.default_rng(0)
+    names = ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"]
+    folder = tmp_path_factory.mktemp("data") / "ferplus"
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=names),
+            "soft_label": datasets.List(datasets.Value("float32"), length=8),
+        }
+    )
+    for split, number in (("train", 160), ("validation", 80)):
+        labels = np.arange(number) % 8
+        faces = [Image.fromarray((rng.normal(30 * label + 20, 6, (24, 24))).astype(np.uint8)) for label in labels]
+        rows = {"image": faces, "label": labels, "soft_label": np.eye(8)[labels]}
+        file = folder / f"{split}-00000-of-00001.parquet"
+        folder.mkdir(exist_ok=True)
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(release, tmp_path_factory) -> Path:
+    """Two expressions trained without a break, from a folder that is not the repository."""
+    cwd = tmp_path_factory.mktemp("elsewhere")
+    train(
+        *SMALL, "--data_dir", release, "--output_dir", "runs/ebc", "--expressions", "happy", "contempt",
+        "--max_train_steps", 24, "--report_to", "tensorboard", cwd=cwd,
+    )  # fmt: skip
+    return cwd / "runs" / "ebc"
+
+
+def test_folder_is_a_complete_model(unbroken, release):
+    config = EBCConfig.from_pretrained(unbroken)
+    assert config.expressions == ["happy", "contempt"]
+    record = config.training["contempt"]
+    assert record["sampler"] == {
+        "name": "balanced",
+        "share_of_expression": 0.5,
+        "draws": 24 * 16,
+        "seed": record["sampler"]["seed"],
+    }
+    assert record["sampler"]["seed"] != config.training["happy"]["sampler"]["seed"]
+    fitted = config.calibration["happy"]
+    assert sum(fitted["backbone_weights"]) == pytest.approx(1) and fitted["temperature"] > 0
+    metrics = json.loads((unbroken / "metrics.json").read_text())
+    assert metrics["auroc"]["happy"] == pytest.approx(config.training["happy"]["auroc"], abs=1e-4)
+    assert f"{record['average_precision']:.3f}" in (unbroken / "README.md").read_text()
+    assert list(unbroken.rglob("events.out.tfevents*"))
+    assert not list(unbroken.glob("*checkpoint*"))
+    photo = next((release / "human_annotated/validation_set/images").iterdir())
+    assert list(pipeline("soft-fer", model=str(unbroken))(str(photo))["soft_label"]) == ["happy", "contempt"]
+
+
+def test_killed_in_mid_epoch_it_goes_on_to_the_very_same_weights(unbroken, release, tmp_path):
+    args = [*SMALL, "--data_dir", release, "--output_dir", "ebc", "--expressions", "happy", "contempt"]
+    args += ["--max_train_steps", 24, "--checkpointing_steps", 5, "--resume_from_checkpoint", "latest"]
+    process = subprocess.Popen(
+        command(*args), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    # Killed in the second expression, after a checkpoint: no epoch has ended there.
+    wanted = tmp_path / "ebc" / "checkpoint-contempt-5"
+    while not wanted.exists() and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert EBCConfig.from_pretrained(tmp_path / "ebc").expressions == ["happy"]
+    assert list((tmp_path / "ebc").glob("checkpoint-contempt-*")), "killed before the first checkpoint"
+    assert "happy: " not in train(*args, cwd=tmp_path)  # what was finished is not trained again
+    assert_same_weights(tmp_path / "ebc", unbroken)
+    config, expected = EBCConfig.from_pretrained(tmp_path / "ebc"), EBCConfig.from_pretrained(unbroken)
+    assert config.calibration == expected.calibration
+
+
+def test_expressions_complete_each_other(unbroken, release, tmp_path):
+    for expression in ("contempt", "happy"):
+        train(
+            *SMALL, "--data_dir", release, "--output_dir", "ebc", "--expressions", expression,
+            "--max_train_steps", 24, cwd=tmp_path,
+        )  # fmt: skip
+    assert EBCConfig.from_pretrained(tmp_path / "ebc").expressions == ["happy", "contempt"]
+    assert_same_weights(tmp_path / "ebc", unbroken)
+    said = train(
+        *SMALL, "--backbones", "test_vit", "--data_dir", release, "--output_dir", "ebc", cwd=tmp_path, expect=2
+    )
+    assert "holds a model with backbones ['test_vit', 'test_vit3']" in said
+
+
+def test_dataset_with_another_label_order_is_matched_by_name(ferplus, tmp_path):
+    train(
+        *SMALL, "--backbones", "test_efficientnet", "--dataset_name", ferplus, "--output_dir", "ebc",
+        "--num_train_epochs", 12, "--learning_rate", 4e-3, "--eval_strategy", "no", cwd=tmp_path,
+    )  # fmt: skip
+    metrics = json.loads((tmp_path / "ebc" / "metrics.json").read_text())
+    assert metrics["rows"] == 80
+    # happiness is class 1 there and here, fear class 6 there and 4 here: an index would give 0.5 for most.
+    assert metrics["mean_auroc"] > 0.9
+    assert metrics["accuracy"] > 0.5
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "ebc")
+    assert tuple(model.config.expressions) == EXPRESSIONS
+    answer = pipeline("soft-fer", model=str(tmp_path / "ebc"))(np.full((24, 24), 30 * 7 + 20, np.uint8))
+    assert answer["label"] == "contempt"
+
+
+def test_two_processes_train_one_model(ferplus, tmp_path):
+    train(
+        *SMALL, "--dataset_name", ferplus, "--output_dir", "ebc", "--expressions", "sad", "--max_train_steps", 4,
+        "--gradient_accumulation_steps", 2, cwd=tmp_path, processes=2,
+    )  # fmt: skip
+    record = EBCConfig.from_pretrained(tmp_path / "ebc").training["sad"]
+    assert record["faces_per_step"] == 16 * 2 * 2 and record["sampler"]["draws"] == 4 * 64
+    assert json.loads((tmp_path / "ebc" / "metrics.json").read_text())["rows"] == 80
+
+
+def test_flags_from_a_file(ferplus, tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        f"dataset_name: {ferplus}\noutput_dir: ebc\nexpressions: [sad]\nbackbones: [test_vit]\nimage_size: 32\n"
+        "max_train_steps: 2\n"
+    )
+    train("run.yaml", cwd=tmp_path)
+    assert EBCConfig.from_pretrained(tmp_path / "ebc").expressions == ["sad"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--data_dir", "/no/such/release"], ["/no/such/release"]),
+        (["--dataset_name", "/no/such/folder"], ["/no/such/folder"]),
+        (["--data_dir", "{release}", "--dataset_name", "{ferplus}"], ["--data_dir", "--dataset_name"]),
+        (
+            ["--dataset_name", "{ferplus}", "--label_column_name", "emotion"],
+            ["emotion", "soft_label", "--label_column"],
+        ),
+        (["--dataset_name", "{ferplus}", "--image_column_name", "face"], ["face", "--image_column_name"]),
+        (["--dataset_name", "{ferplus}", "--eval_split_name", "test"], ["test", "train, validation"]),
+        (["--dataset_name", "{ferplus}", "--expressions", "happy", "bored"], ["bored", "happy", "contempt"]),
+        (["--dataset_name", "{ferplus}", "--backbones", "resnet5x"], ["resnet5x", "resnet50"]),
+        (["--dataset_name", "{ferplus}", "--max_train_samples", "20"], ["Too few rows", "neutral"]),
+        (["--dataset_name", "{ferplus}", "--checkpointing_steps", "often"], ["--checkpointing_steps", "often"]),
+        (["--dataset_name", "{ferplus}", "--learning_rate", "-1"], ["--learning_rate", "-1"]),
+        (["--dataset_name", "{ferplus}", "--resume_from_checkpoint", "nowhere"], ["nowhere", "no checkpoint"]),
+        (["--dataset_name", "{ferplus}", "--pretrained"], ["No pretrained weights of test_vit", "train from scratch"]),
+    ],
+    ids=lambda value: value[-2].lstrip("-") if isinstance(value[0], str) and value[0].startswith("--") else None,
+)
+def test_bad_input_is_one_sentence(flags, says, release, ferplus, tmp_path):
+    flags = [flag.format(release=release, ferplus=ferplus) for flag in flags]
+    run = subprocess.run(
+        [sys.executable, TRAINING / "train_ebc.py", *SMALL, "--output_dir", tmp_path / "ebc", *flags],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 2
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("train_ebc.py: error: ")
+    for part in says:
+        assert part in last
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "ebc" / "config.json").exists()
+
+
+def test_resuming_with_other_settings_is_refused(ferplus, tmp_path):
+    args = [*SMALL, "--dataset_name", ferplus, "--output_dir", "ebc", "--expressions", "sad", "--max_train_steps", 400]
+    args += ["--checkpointing_steps", 2]
+    process = subprocess.Popen(
+        command(*args), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    while not list((tmp_path / "ebc").glob("checkpoint-*")) and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    said = train(*args, "--learning_rate", 0.5, "--resume_from_checkpoint", "latest", cwd=tmp_path, expect=2)
+    assert "learning_rate (was 0.001, now 0.5)" in said
+
+
+def test_balanced_sampler_continues_where_it_was():
+    is_expression = np.arange(50) < 7
+    draws = list(BalancedSampler(is_expression, seed=5, num_draws=200))
+    assert [is_expression[row] for row, _ in draws] == [True, False] * 100
+    for side in (0, 1):  # nothing comes twice before everything has come once
+        rows = [row for row, _ in draws[side::2]]
+        size = 7 if side == 0 else 43
+        assert all(len(set(rows[i : i + size])) == size for i in range(0, len(rows) - size, size))
+    assert len({seed for _, seed in draws}) == 200
+    assert list(BalancedSampler(is_expression, seed=5, num_draws=200, start=77)) == draws[77:]
+    assert list(BalancedSampler(is_expression, seed=6, num_draws=200)) != draws
+
+
+def test_calibration_finds_what_generated_the_labels():
+    rng = np.random.default_rng(0)
+    log_odds = rng.normal(0, 2, (40_000, 3))
+    true = log_odds @ [0.6, 0.4, 0.0] / 0.8 - 1.5
+    is_expression = rng.random(len(true)) < 1 / (1 + np.exp(-true))
+    fitted = fit_calibration(log_odds, is_expression, "validation")
+    assert fitted["backbone_weights"] == pytest.approx([0.6, 0.4, 0.0], abs=0.03)
+    assert fitted["temperature"] == pytest.approx(0.8, abs=0.04)
+    assert fitted["log_odds_shift"] == pytest.approx(-1.5, abs=0.06)
+    assert fit_calibration(log_odds, is_expression, "balanced")["log_odds_shift"] == 0
+    silent = fit_calibration(-np.abs(log_odds), np.arange(len(true)) % 2 == 0, "balanced")
+    assert np.isfinite(list(silent.values())[1]) and sum(silent["backbone_weights"]) == pytest.approx(1)
+
+
+def test_metric_is_scikit_learns_and_says_where_it_is_undefined():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.random((60, 3)), rng.integers(0, 2, 60)  # no row of the third
+    metric = OneVsRest(["a", "b", "c"])
+    for part in range(0, 60, 20):
+        metric.add_batch(predictions=scores[part : part + 20].tolist(), references=labels[part : part + 20].tolist())
+    result = metric.compute()
+    assert result["auroc"]["b"] == pytest.approx(roc_auc_score(labels == 1, scores[:, 1]))
+    assert result["average_precision"]["a"] == pytest.approx(average_precision_score(labels == 0, scores[:, 0]))
+    assert np.isnan(result["auroc"]["c"])
+
+
+def test_js_divergence_of_known_distributions():
+    assert js_divergence(np.array([[2.0, 2.0]]), np.array([[0.5, 0.5]])) == pytest.approx(0)
+    assert js_divergence(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])) == pytest.approx(np.log(2))
