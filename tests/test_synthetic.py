@@ -1,0 +1,284 @@
+"""The synthetic release: its layout, its truth, and that what was drawn is faces."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from affectnet_plus import CATEGORIES, ETHNICITIES, EXPRESSIONS, GENDERS
+from synthetic import synthesize
+from synthetic.action_units import ACTION_UNITS, MIRROR, units_of
+from synthetic.draw import draw_face
+from synthetic.identity import draw_identity
+from synthetic.release import SPLITS
+
+BROWS, EYES, MOUTH = slice(17, 27), slice(36, 48), slice(48, 68)
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """(root, rows): every row is its truth, its annotation and the paths of both files."""
+    root = tmp_path_factory.mktemp("synthetic") / "AffectNet+"
+    synthesize(root, train=380, validation=275, unannotated=25, seed=3, num_proc=2)
+    rows = pq.read_table(root / "ground_truth.parquet").to_pylist()
+    for row in rows:
+        folder = root / SPLITS[row["split"]][0]
+        row["image"] = folder / "images" / f"{row['image_id']}.jpg"
+        row["annotation"] = json.loads((folder / "annotations" / f"{row['image_id']}.json").read_text())
+    return root, rows
+
+
+def digests(root: Path) -> dict:
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_same_seed_same_bytes(tmp_path):
+    arguments = {"train": 70, "validation": 11, "unannotated": 3, "image_size": 48}
+    synthesize(tmp_path / "one", seed=1, num_proc=1, **arguments)
+    synthesize(tmp_path / "two", seed=1, num_proc=2, **arguments)
+    synthesize(tmp_path / "other", seed=2, num_proc=2, **arguments)
+    one, two, other = (digests(tmp_path / name) for name in ("one", "two", "other"))
+    assert one == two
+    assert one["ground_truth.parquet"] != other["ground_truth.parquet"]
+    assert not set(one.values()) & set(other.values())
+
+
+def test_layout(release):
+    root, rows = release
+    top = sorted(path.name for path in root.iterdir())
+    assert top == ["ground_truth.parquet", "human_annotated", "no_human_annotated"]
+    for split, (folder, _) in SPLITS.items():
+        ids = [row["image_id"] for row in rows if row["split"] == split]
+        assert ids == sorted(set(ids)) and ids != list(range(ids[0], ids[0] + len(ids)))
+        assert {path.name for path in (root / folder / "images").iterdir()} == {f"{i}.jpg" for i in ids}
+        assert {path.name for path in (root / folder / "annotations").iterdir()} == {f"{i}.json" for i in ids}
+    assert [sum(row["split"] == split for row in rows) for split in SPLITS] == [380, 275, 25]
+    assert {cv2.imread(str(row["image"])).shape for row in rows} == {(224, 224, 3)}
+
+
+def test_annotations_have_the_released_keys_types_and_ranges(release):
+    for row in release[1]:
+        annotation, label = row["annotation"], row["annotation"]["human-label"]
+        assert list(annotation) == ["human-label", "soft-label", "subset", "meta-data"]
+        assert label is None if row["split"] == "unannotated" else label in range(len(CATEGORIES))
+        soft_label = annotation["soft-label"]
+        assert len(soft_label) == len(EXPRESSIONS)
+        assert all(0.057 <= score <= 0.718 and score == round(score, 4) for score in soft_label)
+        assert 1.19 <= sum(soft_label) <= 2.44
+
+        meta = annotation["meta-data"]
+        assert isinstance(meta["age"], int) and 0 < meta["age"] < 100
+        assert list(meta["gender"]) == list(GENDERS)
+        assert list(meta["race"]) == [name.replace("_", " ") for name in ETHNICITIES]
+        for scores in (meta["gender"].values(), meta["race"].values()):
+            assert abs(sum(scores) - 1) < 0.04 and all(0 <= v <= 1 and v == round(v, 2) for v in scores)
+        assert all(abs(angle) < 0.45 and angle == round(angle, 2) for angle in meta["pose"].values())
+        if label is None or label < len(EXPRESSIONS):
+            assert -1 <= meta["valence"] <= 1 and -1 <= meta["arousal"] <= 1
+        else:
+            assert meta["valence"] == meta["arousal"] == -2
+        for key, count in (("landmark-68", 136), ("landmark-29", 58)):
+            assert len(meta[key]) == count and all(isinstance(value, int) for value in meta[key])
+        if row["yaw"] is not None:
+            degrees = [row[angle] for angle in meta["pose"]]
+            assert np.allclose(np.array(degrees) / 90, list(meta["pose"].values()), atol=0.0051)
+            assert min(meta["landmark-68"]) >= -5 and max(meta["landmark-68"]) <= 229
+
+
+def test_subset_is_the_rank_of_the_human_label(release):
+    subsets = []
+    for row in release[1]:
+        label, soft_label = row["annotation"]["human-label"], row["annotation"]["soft-label"]
+        if label is None or label >= len(EXPRESSIONS):
+            assert row["annotation"]["subset"] is None
+            continue
+        rank = 1 + sorted(soft_label, reverse=True).index(soft_label[label])
+        assert soft_label.count(soft_label[label]) == 1
+        assert row["annotation"]["subset"] == (0 if rank == 1 else 1 if rank <= 3 else 2)
+        subsets.append(row["annotation"]["subset"])
+    assert (np.bincount(subsets) / len(subsets) >= 0.1).all()
+
+
+def test_classes_are_imbalanced_as_in_the_real_release(release):
+    labels = {split: [r["annotation"]["human-label"] for r in release[1] if r["split"] == split] for split in SPLITS}
+    train, validation = (np.bincount(labels[split], minlength=len(CATEGORIES)) for split in ("train", "validation"))
+    counts = dict(zip(CATEGORIES, train.tolist(), strict=True))
+    assert counts["happy"] > counts["neutral"] > counts["sad"] > counts["surprise"] > counts["contempt"] >= 8
+    assert 0.25 < sum(train[len(EXPRESSIONS) :]) / sum(train) < 0.4
+    assert validation.tolist() == [25] * len(CATEGORIES)
+    assert labels["train"] != sorted(labels["train"])
+
+
+def test_truth_is_an_intensity_vector_that_the_human_label_mostly_reads(release):
+    right = []
+    for row in release[1]:
+        intensities = [row[f"intensity_{name}"] for name in EXPRESSIONS]
+        label = row["annotation"]["human-label"]
+        if label == CATEGORIES.index("non-face"):
+            assert {key for key in row if row[key] is not None} == {"split", "image_id", "image", "annotation"}
+            continue
+        assert all(0 <= value <= 1 for value in intensities)
+        assert intensities[0] == pytest.approx(1 - max(intensities[1:]), abs=1e-6)
+        assert 1 <= np.count_nonzero(intensities[1:]) <= 3
+        assert all(0 <= row[f"AU{unit:02d}"] <= 5 for unit in ACTION_UNITS)
+        if label is not None and label < len(EXPRESSIONS):
+            right.append(int(np.argmax(intensities)) == label)
+    assert 0.8 < np.mean(right) < 0.95
+    people = {split: {row["identity"] for row in release[1] if row["split"] == split} - {None} for split in SPLITS}
+    assert not people["train"] & people["validation"]
+    assert len(people["train"]) < 0.8 * sum(row["split"] == "train" and row["yaw"] is not None for row in release[1])
+
+
+def test_action_units_follow_the_expression():
+    rest, gain = np.zeros(len(ACTION_UNITS)), np.ones(len(ACTION_UNITS))
+
+    def units(name):
+        return dict(
+            zip(ACTION_UNITS, units_of(np.eye(8)[EXPRESSIONS.index(name)], gain, rest, 1).tolist(), strict=True)
+        )
+
+    assert {unit for unit, sides in units("happy").items() if max(sides) > 1} == {6, 12, 25}
+    assert {unit for unit, sides in units("fear").items() if max(sides) > 1} == {1, 2, 4, 5, 7, 20, 26}
+    assert not any(max(sides) for sides in units("neutral").values())
+    assert units("contempt")[14] == [0, 5]  # one-sided
+
+
+def test_no_two_images_are_alike(release):
+    hashes = {hashlib.sha256(row["image"].read_bytes()).hexdigest() for row in release[1]}
+    assert len(hashes) == len(release[1])
+    small = np.array([cv2.resize(cv2.imread(str(row["image"]), 0), (16, 16)).ravel() for row in release[1]], float)
+    nearest = [np.sort(np.abs(small - image).mean(axis=1))[1] for image in small]
+    assert min(nearest) > 2
+
+
+def test_real_face_detector_finds_faces_and_only_faces(release):
+    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+
+    def found(row):
+        grey = cv2.copyMakeBorder(cv2.imread(str(row["image"]), 0), *[70] * 4, cv2.BORDER_REPLICATE)
+        return len(cascade.detectMultiScale(grey, 1.1, 3, minSize=(80, 80))) > 0
+
+    faces = [found(row) for row in release[1] if row["yaw"] is not None and abs(row["yaw"]) < 15]
+    others = [found(row) for row in release[1] if row["yaw"] is None]
+    assert len(faces) > 300 and np.mean(faces) >= 0.8
+    assert len(others) > 80 and np.mean(others) <= 0.1
+
+
+def drawn(person=0, pose=(0, 0, 0), **units):
+    """Grey image and landmarks of a person, with e.g. AU12=5 or AU14=(5, 0); the same light and framing every time."""
+    identity = draw_identity(np.random.default_rng(person))
+    levels = np.zeros((len(ACTION_UNITS), 2))
+    for name, level in units.items():
+        levels[ACTION_UNITS.index(int(name[2:]))] = level
+    identity.glasses = 0
+    image, landmarks = draw_face(identity, levels, pose, np.random.default_rng(person), 224)
+    return 255 * image.mean(axis=0), landmarks
+
+
+@pytest.mark.parametrize(
+    ("units", "moved"), [({"AU4": 5}, BROWS), ({"AU5": 5}, EYES), ({"AU15": 5}, MOUTH), ({"AU23": 5}, MOUTH)]
+)
+def test_a_unit_changes_the_picture_where_it_acts(units, moved):
+    for person in range(6):
+        (rest, landmarks), (posed, _) = drawn(person), drawn(person, **units)
+        changed = np.abs(rest - posed)
+        (x0, y0), (x1, y1) = (
+            (landmarks[moved].min(axis=0) - 6).astype(int),
+            (landmarks[moved].max(axis=0) + 6).astype(int),
+        )
+        inside = changed[y0:y1, x0:x1].mean()
+        outside = (changed.sum() - changed[y0:y1, x0:x1].sum()) / (changed.size - (y1 - y0) * (x1 - x0))
+        assert inside > 2 and inside > 4 * outside
+
+
+@pytest.mark.parametrize("pose", [(0, 0, 0), (18, -6, 10), (-18, 6, -10)])
+def test_landmarks_lie_on_what_was_drawn(pose):
+    right = []
+    for person in range(20):
+        image, points = drawn(person, pose, AU5=3, AU25=5, AU26=5)
+
+        def at(xy, image=image):
+            x, y = np.rint(xy).astype(int)
+            return image[y - 1 : y + 2, x - 1 : x + 2].mean()
+
+        for eye in (points[36:42], points[42:48]):  # the pupil is darker than the white towards the corners
+            centre = eye.mean(axis=0)
+            right.append(at(centre) < 0.8 * np.mean([at(0.6 * corner + 0.4 * centre) for corner in (eye[0], eye[3])]))
+        right.append(
+            at(0.25 * points[62] + 0.75 * points[66]) < at(0.5 * (points[57] + points[66]))
+        )  # mouth, lower lip
+        right += [at(points[brow]) < at(points[brow] - (0, 16)) for brow in (19, 24)]  # brow, forehead
+    assert np.mean(right) > 0.9
+
+
+def test_contempt_pulls_one_corner_of_the_mouth():
+    for side, sides in enumerate([(5, 0), (0, 5)]):
+        lifted = drawn(0)[1] - drawn(0, AU12=np.multiply(sides, 0.7), AU14=sides)[1]
+        corner, other = (54, 48) if side else (48, 54)
+        assert lifted[corner, 1] > 6 and abs(lifted[other, 1]) < 2
+    assert MIRROR[48] == 54 and (MIRROR[MIRROR] == np.arange(68)).all()
+
+
+@pytest.mark.parametrize("counts", [{"train": 1}, {"validation": 1}, {"train": 20, "validation": 6}])
+def test_small_releases(tmp_path, counts):
+    root = tmp_path / "made" / "on the way"
+    synthesize(root, **{"train": 0, "validation": 0, **counts}, num_proc=1, image_size=32)
+    table = pq.read_table(root / "ground_truth.parquet")
+    assert len(table) == len(list(root.rglob("*.jpg"))) == len(list(root.rglob("*.json"))) == sum(counts.values())
+    assert not (root / "no_human_annotated").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"train": -1}, "train must be at least 0, got -1"),
+        ({"validation": 2.5}, "validation must be a whole number, got 2.5"),
+        ({"train": 0, "validation": 0}, "Nothing to synthesize"),
+        ({"seed": -3}, "seed must be at least 0"),
+        ({"num_proc": 0}, "num_proc must be at least 1"),
+        ({"image_size": 8}, "image_size must be at least 32"),
+        ({"image_size": 10**6}, "image_size must be at most"),
+    ],
+)
+def test_absurd_arguments(tmp_path, arguments, says):
+    with pytest.raises(ValueError, match=says):
+        synthesize(tmp_path / "release", **arguments)
+    assert not (tmp_path / "release").exists()
+
+
+def test_nothing_is_mixed_into_what_exists(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="already holds 'notes.txt'.*new or empty folder"):
+        synthesize(tmp_path, train=1)
+    with pytest.raises(FileExistsError, match="is a file"):
+        synthesize(tmp_path / "notes.txt", train=1)
+    with pytest.raises(ValueError, match="Cannot write"):
+        synthesize(tmp_path / "notes.txt" / "release", train=1)
+    (tmp_path / "empty").mkdir()
+    synthesize(tmp_path / "empty", train=1, validation=0, num_proc=1, image_size=32)
+    assert len(list((tmp_path / "empty").rglob("*.jpg"))) == 1
+
+
+def test_an_interrupted_run_leaves_no_release(tmp_path):
+    root = tmp_path / "release"
+    code = f"from synthetic import synthesize; synthesize({str(root)!r}, train=100_000, num_proc=2, image_size=32)"
+    run = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL)
+    try:
+        while not any(root.rglob("*.jpg")):
+            assert run.poll() is None
+            time.sleep(0.1)
+        assert not (root / "human_annotated").exists() and not (root / "ground_truth.parquet").exists()
+        run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=20) != 0
+    finally:
+        run.kill()
+    assert not root.exists()
