@@ -80,6 +80,12 @@ def main():
             train = load_split(data_args, data_args.train_split_name, data_args.max_train_samples)
             evaluation = load_split(data_args, data_args.eval_split_name, data_args.max_eval_samples)
         check_enough_rows(train, evaluation, expressions)
+        settings = run_settings(data_args, args, ebc_args, train, accelerator)
+        checkpoint = None
+        if args.resume_from_checkpoint:
+            expressions = [name for name in expressions if name not in finished_expressions(output_dir, settings)]
+            checkpoint = find_checkpoint(output_dir, args.resume_from_checkpoint)
+            check_same_settings(checkpoint, settings)
     except (ValueError, OSError, ImportError) as error:
         stop(error)
     if accelerator.is_main_process:
@@ -88,16 +94,6 @@ def main():
         settings_of_run = {key: str(value) for a in (data_args, args, ebc_args) for key, value in vars(a).items()}
         accelerator.init_trackers("train_ebc", config=settings_of_run)
 
-    settings = run_settings(data_args, args, ebc_args, train, accelerator)
-    checkpoint = None
-    if args.resume_from_checkpoint:
-        try:
-            finished = finished_expressions(output_dir, settings)
-            expressions = [name for name in expressions if name not in finished]
-            checkpoint = find_checkpoint(output_dir, args.resume_from_checkpoint)
-            check_same_settings(checkpoint, settings)
-        except ValueError as error:
-            stop(error)
     for expression in expressions:
         train_expression(accelerator, args, ebc_args, config, settings, train, evaluation, expression, checkpoint)
     evaluate_folder(accelerator, args, evaluation)
@@ -177,7 +173,8 @@ def train_expression(accelerator, args, ebc_args, config, settings, train, evalu
             log_odds, labels = predict(accelerator, ensemble, eval_loader)
             scores = one_vs_rest([expression], log_odds.mean(axis=1, keepdims=True), np.where(labels == index, 0, -1))
             accelerator.log({f"{expression}/auroc": scores["mean_auroc"]}, step)
-            progress.write(f"{expression}: epoch {step // steps_per_epoch}, AUROC {scores['mean_auroc']:.4f}")
+            if accelerator.is_main_process:
+                progress.write(f"{expression}: epoch {step // steps_per_epoch}, AUROC {scores['mean_auroc']:.4f}")
             ensemble.train()
         every = steps_per_epoch if args.checkpointing_steps == "epoch" else args.checkpointing_steps
         if every != "no" and step % int(every) == 0:
