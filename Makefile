@@ -12,7 +12,8 @@ LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_pr
 	touch $@
 
 # The networks are so small that two processes with one thread each, on half of the expressions, beat one with two.
-demo: export OMP_NUM_THREADS = 1
+demo test: export OMP_NUM_THREADS = 1
+
 demo: .venv/installed
 	rm -rf demo
 	$(BIN)/affectnet-plus synthesize demo/AffectNet+ --train 4000 --validation 800 --image_size 112
@@ -29,6 +30,7 @@ test: .venv/installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 bench: .venv/installed
+	$(BIN)/python benchmarks/synthetic_faces.py
 	$(BIN)/python benchmarks/reload.py
 	$(BIN)/python benchmarks/ebc_on_synthetic.py "$$(mktemp -d)"
 

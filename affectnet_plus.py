@@ -104,7 +104,7 @@ _EXPRESSION_INDEX = {
 # ---------------------------------------------------------------------------------------------------------------
 # Where a release lies
 
-_DATA_DIR_VARIABLE = "AFFECTNET_PLUS_DIR"
+DATA_DIR_VARIABLE = "AFFECTNET_PLUS_DIR"
 _HUMAN_ANNOTATED = {"train": "human_annotated/train_set", "validation": "human_annotated/validation_set"}
 _NO_HUMAN_ANNOTATED = {"train": "no_human_annotated"}
 
@@ -115,16 +115,16 @@ def find_release(data_dir: str | os.PathLike | None = None) -> str:
     A release is a folder that holds `human_annotated/` or `no_human_annotated/`. Raises `ReleaseError` where there
     is none, or more than one.
     """
-    named = data_dir or os.environ.get(_DATA_DIR_VARIABLE)
+    named = data_dir or os.environ.get(DATA_DIR_VARIABLE)
     if not named:
         raise ReleaseError(
             'No release was named: pass data_dir="/path/to/AffectNet+" to load_dataset, '
-            f"or set the environment variable {_DATA_DIR_VARIABLE}."
+            f"or set the environment variable {DATA_DIR_VARIABLE}."
         )
     folder = os.path.abspath(os.path.expanduser(named))
     if not os.path.isdir(folder):
         found = "is a file, not a folder: unpack it first" if os.path.isfile(folder) else "does not exist"
-        raise ReleaseError(f"{folder} {found} (named by {'data_dir' if data_dir else '$' + _DATA_DIR_VARIABLE}).")
+        raise ReleaseError(f"{folder} {found} (named by {'data_dir' if data_dir else '$' + DATA_DIR_VARIABLE}).")
     if _is_release(folder):
         return folder
     with os.scandir(folder) as entries:

@@ -182,7 +182,9 @@ def test_flags_from_a_file(ferplus, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
+        (["--image_size", "64"], ["--data_dir", "AFFECTNET_PLUS_DIR", "--dataset_name"]),
         (["--data_dir", "/no/such/release"], ["/no/such/release"]),
+        (["--data_dir", "{release}", "--image_size", "-1"], ["--image_size", "-1"]),
         (["--dataset_name", "/no/such/folder"], ["/no/such/folder"]),
         (["--data_dir", "{release}", "--dataset_name", "{ferplus}"], ["--data_dir", "--dataset_name"]),
         (
@@ -212,6 +214,14 @@ def test_bad_input_is_one_sentence(flags, says, release, ferplus, tmp_path, monk
     for part in says:
         assert part in last
     assert not (tmp_path / "ebc").exists()
+
+
+def test_bad_value_in_a_file_is_said_too(ferplus, tmp_path, monkeypatch, capsys):
+    (tmp_path / "run.yaml").write_text("output_dir: ebc\nprior: uniform\n")
+    monkeypatch.setattr(sys, "argv", ["train_ebc.py", str(tmp_path / "run.yaml")])
+    with pytest.raises(SystemExit):
+        train_ebc.main()
+    assert "--prior is one of validation, balanced, not 'uniform'" in capsys.readouterr().err
 
 
 def test_resuming_with_other_settings_is_refused(ferplus, tmp_path):

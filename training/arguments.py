@@ -1,7 +1,7 @@
 """Flags that the training scripts share, spelled as in transformers' examples."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from transformers import HfArgumentParser
@@ -52,7 +52,13 @@ class OptimizationArguments:
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
     weight_decay: float = field(default=0.05, metadata={"help": "Weight decay of AdamW."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm; 0: not at all."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Any of transformers' schedules."})
+    lr_scheduler_type: str = field(
+        default="cosine",
+        metadata={
+            "help": "How the learning rate goes on after the warm-up.",
+            "choices": ["cosine", "linear", "constant_with_warmup"],
+        },
+    )
     warmup_steps: float = field(
         default=0.05, metadata={"help": "Linear warm-up: steps, or below 1 a share of all steps."}
     )
@@ -77,6 +83,7 @@ class OptimizationArguments:
     hub_model_id: str | None = field(default=None, metadata={"help": "Default: the name of --output_dir."})
 
     def __post_init__(self):
+        check_choices(self)
         positive = ["per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"]
         positive += ["learning_rate", "max_train_steps" if self.max_train_steps is not None else "num_train_epochs"]
         for name in positive:
@@ -88,6 +95,14 @@ class OptimizationArguments:
             raise ValueError(
                 f"--checkpointing_steps is a number of steps, 'epoch' or 'no', not {self.checkpointing_steps!r}."
             )
+
+
+def check_choices(arguments) -> None:
+    """The same `choices` for flags from a file, which argparse does not see."""
+    for flag in fields(arguments):
+        choices = flag.metadata.get("choices")
+        if choices and getattr(arguments, flag.name) not in choices:
+            raise ValueError(f"--{flag.name} is one of {', '.join(choices)}, not {getattr(arguments, flag.name)!r}.")
 
 
 def parse_arguments(*dataclass_types, description: str):

@@ -1,5 +1,6 @@
 """Faces for training: any dataset with its labels matched by name, a balanced sampler, augmentation."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -42,8 +43,13 @@ class Split:
 
 def load_split(args, split: str, max_samples: int | None = None) -> Split:
     """Load what `DataArguments` name; raises `ValueError` where the columns or class names do not fit."""
-    if (args.data_dir or "") and args.dataset_name:
+    if args.data_dir and args.dataset_name:
         raise ValueError("--data_dir names a release, --dataset_name any other dataset: give one of them.")
+    if not (args.data_dir or args.dataset_name or os.environ.get(affectnet_plus.DATA_DIR_VARIABLE)):
+        raise ValueError(
+            f"No data was named: --data_dir (or ${affectnet_plus.DATA_DIR_VARIABLE}) is for a release of AffectNet+, "
+            "--dataset_name for any other dataset."
+        )
     try:
         if args.dataset_name:
             builder = datasets.load_dataset_builder(args.dataset_name, args.dataset_config_name)

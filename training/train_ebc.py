@@ -26,7 +26,7 @@ from transformers import get_scheduler
 
 from affectnet_plus import EXPRESSIONS, match_expressions
 from modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification, check_backbone, image_processor_for
-from training.arguments import DataArguments, OptimizationArguments, parse_arguments, stop
+from training.arguments import DataArguments, OptimizationArguments, check_choices, parse_arguments, stop
 from training.calibration import fit_calibration
 from training.checkpoints import find_checkpoint, read_state, remove_checkpoints, save_checkpoint, written_beside
 from training.data import BalancedSampler, FaceDataset, Split, check_enough_rows, load_split
@@ -54,6 +54,11 @@ class EBCArguments:
             "choices": ["validation", "balanced"],
         },
     )
+
+    def __post_init__(self):
+        check_choices(self)
+        if self.image_size < 16:
+            raise ValueError(f"--image_size is at least 16 pixels, not {self.image_size}.")
 
 
 def main():
