@@ -5,7 +5,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .backbone import check_backbone, create_backbone
 from .configuration_ebc import EBCConfig
-from .image_loading import load_rgb, open_rgb
+from .image_loading import ImageError, load_rgb, open_rgb
 from .modeling_ebc import BinaryEnsemble, EBCForImageClassification, EBCOutput
 from .pipeline_soft_fer import SoftFerPipeline
 from .soft_label_model import SoftLabelModel, image_processor_for
@@ -21,6 +21,7 @@ __all__ = [
     "EBCConfig",
     "EBCForImageClassification",
     "EBCOutput",
+    "ImageError",
     "SoftFerPipeline",
     "SoftLabelModel",
     "check_backbone",

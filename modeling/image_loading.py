@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 import requests
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+
+class ImageError(ValueError):
+    """An image that cannot be had, said in one sentence with its name."""
 
 
 def load_rgb(image, timeout: float | None = None) -> Image.Image:
@@ -17,7 +21,7 @@ def load_rgb(image, timeout: float | None = None) -> Image.Image:
     like their plain twin. Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), tensors may also have channels first;
     integers of 8 or 16 bits, or floats in [0, 1].
 
-    Raises `FileNotFoundError`, `TypeError` or `ValueError` with the name of the image and what was expected.
+    Raises `FileNotFoundError`, `TypeError` or `ImageError` with the name of the image and what was expected.
     """
     if isinstance(image, (np.ndarray, torch.Tensor)):
         return _array_to_rgb(image)
@@ -41,40 +45,41 @@ def open_rgb(source, name: str) -> Image.Image:
         with Image.open(source) as image:
             return _to_rgb(image)
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{name} is refused as too large an image: {error}.") from error
+        raise ImageError(f"{name} is refused as too large an image: {error}.") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{name} is not a readable image ({error}): replace the file or leave it out.") from error
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        raise ImageError(f"{name} is not a readable image{reason}: replace it or leave it out.") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":  # Pillow's own conversion clips these at 255
-        return _array_to_rgb(np.asarray(image))
+        values = np.asarray(image)
+        return _array_to_rgb(values / (255 if values.max() <= 255 else 65535) if image.mode == "F" else values)
     return image.convert("RGB")
 
 
 def _array_to_rgb(array) -> Image.Image:
     if isinstance(array, torch.Tensor):
-        array = array.detach().cpu().numpy()
+        array = (array.float() if array.is_floating_point() else array).detach().cpu().numpy()
         if array.ndim == 3 and array.shape[-1] not in (1, 3, 4):
             array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    if array.size == 0 or not (array.ndim == 2 or array.ndim == 3 and array.shape[-1] in (3, 4)):
-        raise ValueError(
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))):
+        raise ImageError(
             f"An image array has the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {array.shape}; "
             "several images go into a list."
         )
     if array.dtype != np.uint8:
         low, high = array.min(), array.max()
-        if array.dtype.kind == "f" and low >= 0 and high <= 1:
-            array = array * 255
-        elif array.dtype.kind in "uif" and low >= 0 and high <= 65535:
+        if array.dtype.kind == "f" and low >= -0.1 and high <= 1.1:  # resampling may overshoot a little
+            array = array.clip(0, 1) * 255
+        elif array.dtype.kind in "ui" and low >= 0 and high <= 65535:
             # 16 bits by type, or by value where Pillow widens them to 32
-            sixteen_bit = array.dtype.itemsize == 2 and array.dtype.kind in "ui" or high > 255
-            array = array / 257 if sixteen_bit else array
+            array = array / 257 if array.dtype.itemsize == 2 or high > 255 else array
         else:
-            raise ValueError(
+            raise ImageError(
                 f"An image array holds integers of 8 or 16 bits or floats in [0, 1], not {array.dtype} "
                 f"from {low} to {high}."
             )

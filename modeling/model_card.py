@@ -12,7 +12,7 @@ How far each of {count} expressions is present in a face at once: {expressions}.
 import modeling  # from affectnet-plus; or trust_remote_code=True below, where this repository holds the code
 from transformers import pipeline
 
-fer = pipeline("soft-fer", model="{{path or Hub id}}")
+fer = pipeline("soft-fer", model="{repo_id}")
 fer("face.jpg")
 ```
 
@@ -42,8 +42,8 @@ How they are combined is affectnet-plus's own choice, not the paper's: log-odds 
 log-odds / temperature + shift, fitted on validation."""
 
 
-def model_card(config) -> ModelCard:
-    """A `huggingface_hub.ModelCard` for the model that `config` describes."""
+def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
+    """A `huggingface_hub.ModelCard` for the model that `config` describes; `repo_id` goes into its example."""
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",
@@ -51,6 +51,7 @@ def model_card(config) -> ModelCard:
     )
     text = _TEXT.format(
         title="AffectNet+ EBC",
+        repo_id=repo_id,
         count=len(config.expressions),
         expressions=", ".join(config.expressions),
         size=config.image_size,
@@ -75,6 +76,6 @@ def _training(config) -> str:
         values = [figures.get("auroc"), figures.get("average_precision"), *fitted.get("backbone_weights", [])]
         values += [fitted.get("temperature"), fitted.get("log_odds_shift")]
         rows.append(f"| {name} | " + " | ".join("-" if v is None else f"{v:.3f}" for v in values) + " |")
-    settings = next(iter(config.training.values()))
+    settings = config.training.get(config.expressions[0], {})
     lines = [f"- {key}: {value}" for key, value in settings.items() if key not in ("auroc", "average_precision")]
     return "\n".join(["On validation, one-vs-rest:", "", *rows, "", f"Settings ({config.expressions[0]}):", "", *lines])

@@ -40,10 +40,14 @@ class SoftFerPipeline(Pipeline):
         return {} if timeout is None else {"timeout": timeout}, {}, postprocess
 
     def __call__(self, inputs, **kwargs):
+        if isinstance(inputs, list) and not inputs:
+            return []
         if hasattr(inputs, "features") and hasattr(inputs, "column_names"):  # a Hugging Face dataset
-            if "image" not in inputs.features:
+            columns = inputs.column_names  # None in a stream that was mapped
+            if columns is not None and "image" not in columns:
                 raise ValueError(
-                    f"A dataset given to soft-fer has a column 'image'; this one has {inputs.column_names}."
+                    f"A dataset given to soft-fer has its faces in a column 'image'; this one has {columns}: "
+                    "rename_column(..., 'image')."
                 )
             streaming = not hasattr(inputs, "__len__")
             inputs = (row["image"] for row in inputs) if streaming else KeyDataset(inputs, "image")

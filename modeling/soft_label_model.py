@@ -77,4 +77,5 @@ class SoftLabelModel(PreTrainedModel):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, with_code=True)
+            model_card(self.config, repo_id).save(Path(folder) / "README.md")
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **kwargs))

@@ -30,6 +30,17 @@ def calibrated_model(backbones=TRIO, seed=0) -> EBCForImageClassification:
     return EBCForImageClassification(EBCConfig(backbones=backbones, image_size=64, calibration=calibration)).eval()
 
 
+@pytest.mark.parametrize("backbone", ["swin_tiny_patch4_window7_224", "eva02_tiny_patch14_224"])
+def test_round_trip_of_networks_with_tables_that_no_checkpoint_holds(tmp_path, backbone):
+    config = EBCConfig(backbones=[backbone], image_size=56, id2label={0: "happy"})
+    model = EBCForImageClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    pixel_values = torch.randn(1, 3, 56, 56)
+    with torch.no_grad():
+        loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
+        assert torch.equal(loaded(pixel_values).logits, model(pixel_values).logits)
+
+
 @pytest.mark.parametrize(
     "backbones", [TRIO, ["test_convnext", "test_nfnet", "test_byobnet"], ["test_mambaout", "test_vit2", "test_vit3"]]
 )

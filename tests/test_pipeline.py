@@ -80,6 +80,9 @@ def test_every_kind_of_input(fer, face, tmp_path):
     same(fer(file), expected)
     same(fer(array), expected)
     same(fer(array.astype(np.float32) / 255), expected)
+    overshooting = array.astype(np.float32) / 255
+    overshooting[0, 0] = 1.004  # as after bicubic scaling
+    same(fer(overshooting), fer(overshooting.clip(0, 1)))
     same(fer(torch.from_numpy(array.copy()).permute(2, 0, 1)), expected)
     many = fer([str(file), face, array], batch_size=2)
     assert isinstance(many, list) and len(many) == 3
@@ -107,6 +110,12 @@ def test_dataset(fer, face, streaming):
     assert len(answers) == 3
     for answer, image in zip(answers, faces, strict=True):
         same(answer, fer(image))
+    if streaming:
+        mapped = rows.to_iterable_dataset().map(lambda row: row)  # knows no columns any more
+        assert len(list(fer(mapped))) == 3
+    with pytest.raises(ValueError, match="rename_column"):
+        fer(rows.rename_column("image", "face"))
+    assert fer([]) == []
 
 
 def sixteen_bit(grey: Image.Image) -> Image.Image:

@@ -1,9 +1,11 @@
 """Flags that the training scripts share, spelled as in transformers' examples."""
 
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+from tqdm import tqdm
 from transformers import HfArgumentParser
 
 
@@ -83,7 +85,6 @@ class OptimizationArguments:
     hub_model_id: str | None = field(default=None, metadata={"help": "Default: the name of --output_dir."})
 
     def __post_init__(self):
-        check_choices(self)
         positive = ["per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"]
         positive += ["learning_rate", "max_train_steps" if self.max_train_steps is not None else "num_train_epochs"]
         for name in positive:
@@ -97,32 +98,37 @@ class OptimizationArguments:
             )
 
 
-def check_choices(arguments) -> None:
-    """The same `choices` for flags from a file, which argparse does not see."""
-    for flag in fields(arguments):
-        choices = flag.metadata.get("choices")
-        if choices and getattr(arguments, flag.name) not in choices:
-            raise ValueError(f"--{flag.name} is one of {', '.join(choices)}, not {getattr(arguments, flag.name)!r}.")
-
-
 def parse_arguments(*dataclass_types, description: str):
     """The dataclasses filled from the command line, or from the one YAML or JSON file named there.
 
     A value that cannot be is reported as one sentence, with exit status 2.
     """
     parser = HfArgumentParser(dataclass_types, description=description)
-    config_file = sys.argv[1] if len(sys.argv) == 2 else ""
+    words = sys.argv[1:]
     try:
-        if config_file.endswith((".yaml", ".yml")):
-            return parser.parse_yaml_file(config_file)
-        if config_file.endswith(".json"):
-            return parser.parse_json_file(config_file)
-        return parser.parse_args_into_dataclasses()
+        if len(words) == 1 and words[0].endswith((".yaml", ".yml", ".json")):
+            words = _words_of_file(words[0])
+        return parser.parse_args_into_dataclasses(words)
     except (ValueError, OSError) as error:
         stop(error)
 
 
+def _words_of_file(path: str) -> list[str]:
+    """The file's flags as words of a command line, for argparse to check. JSON is YAML, too."""
+    try:
+        # BaseLoader leaves words as they are written: `no`, `1e-3`.
+        flags = yaml.load(Path(path).read_text(encoding="utf-8"), yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no valid YAML or JSON: {' '.join(str(error).split())}") from error
+    if not isinstance(flags, dict):
+        raise ValueError(f"{path} holds no flags: lines such as `learning_rate: 1e-3` are expected.")
+    words = []
+    for flag, value in flags.items():
+        words += [f"--{flag}", *(value if isinstance(value, list) else [value])]
+    return words
+
+
 def stop(error: Exception):
     """End the script with the error's sentence instead of a traceback; for what the user can mend."""
-    print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+    tqdm.write(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)  # on a line of its own, bar or not
     sys.exit(2)

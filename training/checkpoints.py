@@ -1,4 +1,4 @@
-"""Folders that are either whole or not there."""
+"""Folders that are either whole or not there. Names hold the expression: another run may train another one beside."""
 
 import json
 import os
@@ -13,21 +13,21 @@ STATE_FILE = "trainer_state.json"
 
 @contextmanager
 def written_beside(folder: Path):
-    """Yields a new folder; its files replace those of the same name in `folder` once all are written."""
-    beside = folder.parent / f".{folder.name}.writing"
+    """Yields an empty folder; its files replace those of the same name in `folder` once all are written."""
+    beside = folder / ".writing"  # inside: a rename cannot leave a mounted disk
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     yield beside
-    folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(beside.iterdir(), key=lambda file: file.name == "config.json"):  # the config speaks for the rest
         os.replace(file, folder / file.name)
     beside.rmdir()
 
 
 def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict) -> None:
-    """Save models, optimisers, schedulers and random states of all ranks as output_dir/checkpoint-..., the only one."""
-    target = output_dir / f"checkpoint-{state['expression']}-{state['step']}"
-    beside = output_dir / ".checkpoint.writing"
+    """Save models, optimisers, schedulers and random states of all ranks, as the expression's only checkpoint."""
+    expression = state["expression"]
+    target = output_dir / f"checkpoint-{expression}-{state['step']}"
+    beside = output_dir / f".checkpoint-{expression}.writing"
     if accelerator.is_main_process:
         shutil.rmtree(beside, ignore_errors=True)
     accelerator.wait_for_everyone()
@@ -37,7 +37,7 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict) -> 
         (beside / STATE_FILE).write_text(json.dumps(state, indent=1))
         shutil.rmtree(target, ignore_errors=True)
         os.replace(beside, target)
-        remove_checkpoints(output_dir, but=target)
+        remove_checkpoints(output_dir, expression, but=target)
     accelerator.wait_for_everyone()
 
 
@@ -46,17 +46,16 @@ def read_state(checkpoint: Path) -> dict:
     return json.loads((checkpoint / STATE_FILE).read_text())
 
 
-def remove_checkpoints(output_dir: Path, but: Path | None = None) -> None:
-    for folder in output_dir.glob("checkpoint-*"):
+def remove_checkpoints(output_dir: Path, expression: str, but: Path | None = None) -> None:
+    for folder in output_dir.glob(f"checkpoint-{expression}-*"):
         if folder != but:
             shutil.rmtree(folder)
 
 
-def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
-    """The checkpoint called `wanted`, or with "latest" the newest of `output_dir`, None where there is none yet."""
-    if wanted != "latest":
-        if not (Path(wanted) / STATE_FILE).is_file():
-            raise ValueError(f"--resume_from_checkpoint {wanted}: no checkpoint there (looked for {STATE_FILE}).")
-        return Path(wanted)
-    found = [file.parent for file in output_dir.glob(f"checkpoint-*/{STATE_FILE}")]
-    return max(found, key=lambda folder: (folder / STATE_FILE).stat().st_mtime, default=None)
+def find_checkpoints(output_dir: Path, wanted: str) -> dict[str, Path]:
+    """{expression: checkpoint}: the one called `wanted`, or with "latest" the newest of each in `output_dir`."""
+    if wanted != "latest" and not (Path(wanted) / STATE_FILE).is_file():
+        raise ValueError(f"--resume_from_checkpoint {wanted}: no checkpoint there (looked for {STATE_FILE}).")
+    found = output_dir.glob(f"checkpoint-*/{STATE_FILE}") if wanted == "latest" else [Path(wanted) / STATE_FILE]
+    found = sorted(found, key=lambda file: file.stat().st_mtime)
+    return {read_state(file.parent)["expression"]: file.parent for file in found}

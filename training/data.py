@@ -41,7 +41,7 @@ class Split:
         return open_rgb(stored["path"] if stored["bytes"] is None else BytesIO(stored["bytes"]), name)
 
 
-def load_split(args, split: str, max_samples: int | None = None) -> Split:
+def load_split(args, split: str, max_samples: int | None = None, with_soft_labels: bool = False) -> Split:
     """Load what `DataArguments` name; raises `ValueError` where the columns or class names do not fit."""
     if args.data_dir and args.dataset_name:
         raise ValueError("--data_dir names a release, --dataset_name any other dataset: give one of them.")
@@ -74,34 +74,45 @@ def load_split(args, split: str, max_samples: int | None = None) -> Split:
     images = rows.select_columns(args.image_column_name).cast_column(
         args.image_column_name, datasets.Image(decode=False)
     )
-    return Split(split, images, to_ours[labels], _soft_labels(rows, args.soft_label_column_name, to_ours))
+    if nulls := rows.data.column(args.image_column_name).null_count:
+        raise ValueError(
+            f"Column {args.image_column_name!r} of {split} has {nulls} rows without an image: leave them out."
+        )
+    soft_labels = _soft_labels(rows, args, to_ours) if with_soft_labels else None
+    return Split(split, images, to_ours[labels], soft_labels)
 
 
 def _labels(rows: datasets.Dataset, column: str) -> tuple[np.ndarray, list[str]]:
     feature = rows.features[column]
     values = rows[column][:]
-    if None in values:
-        raise ValueError(f"Column {column!r} has no label in row {values.index(None)}: leave such rows out.")
+    if missing := [row for row, value in enumerate(values) if value is None or value == -1]:  # -1: ClassLabel's "none"
+        raise ValueError(
+            f"Column {column!r} has no label in {len(missing)} rows, first in {missing[0]}: leave them out."
+        )
     if isinstance(feature, datasets.ClassLabel):
         return np.array(values, dtype=int), feature.names
-    if feature.dtype == "string":
+    if getattr(feature, "dtype", None) == "string":
         names = sorted(set(values))
         return np.array([names.index(value) for value in values], dtype=int), names
     raise ValueError(
-        f"Column {column!r} holds {feature.dtype} without class names, and an index alone says nothing: "
-        "cast it to a ClassLabel with names."
+        f"Column {column!r} holds {getattr(feature, 'dtype', feature)} without class names, and an index alone says "
+        "nothing: cast it to a ClassLabel with names, or name another --label_column_name."
     )
 
 
-def _soft_labels(rows: datasets.Dataset, column: str, to_ours: np.ndarray) -> np.ndarray | None:
-    """Same order as the class names by convention, so reordered with them. Classes it does not have stay 0."""
-    if column not in rows.column_names:
-        return None
-    values = np.array(rows[column][:], dtype=np.float64)
-    if values.shape != (len(rows), len(to_ours)):
-        raise ValueError(f"Column {column!r} holds no {len(to_ours)} scores a row, one per class name.")
+def _soft_labels(rows: datasets.Dataset, args, to_ours: np.ndarray) -> np.ndarray | None:
+    """Scores in the order of the label's class names, reordered with them. Classes it does not have stay 0."""
+    column = args.soft_label_column_name
+    if column not in rows.column_names or not isinstance(rows.features[args.label_column_name], datasets.ClassLabel):
+        return None  # plain names have no order
+    values = rows[column][:]
+    if any(value is None or len(value) != len(to_ours) or None in value for value in values):
+        raise ValueError(
+            f"Column {column!r} of {rows.split} does not hold {len(to_ours)} scores in every row, one per class name "
+            f"of {args.label_column_name!r}: see --soft_label_column_name."
+        )
     ours = np.zeros((len(rows), len(EXPRESSIONS)))
-    ours[:, to_ours] = values
+    ours[:, to_ours] = np.array(values, dtype=np.float64)
     return ours
 
 

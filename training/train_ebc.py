@@ -9,6 +9,7 @@ a folder that may already hold the others, so several machines can share the wor
 bf16` and several processes work as usual.
 """
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass, field
@@ -20,15 +21,24 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from filelock import FileLock
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError as HTTPError
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
 from affectnet_plus import EXPRESSIONS, match_expressions
-from modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification, check_backbone, image_processor_for
-from training.arguments import DataArguments, OptimizationArguments, check_choices, parse_arguments, stop
+from modeling import (
+    BinaryEnsemble,
+    EBCConfig,
+    EBCForImageClassification,
+    ImageError,
+    check_backbone,
+    image_processor_for,
+)
+from training.arguments import DataArguments, OptimizationArguments, parse_arguments, stop
 from training.calibration import fit_calibration
-from training.checkpoints import find_checkpoint, read_state, remove_checkpoints, save_checkpoint, written_beside
+from training.checkpoints import find_checkpoints, read_state, remove_checkpoints, save_checkpoint, written_beside
 from training.data import BalancedSampler, FaceDataset, Split, check_enough_rows, load_split
 from training.metrics import OneVsRest, js_divergence
 
@@ -56,7 +66,6 @@ class EBCArguments:
     )
 
     def __post_init__(self):
-        check_choices(self)
         if self.image_size < 16:
             raise ValueError(f"--image_size is at least 16 pixels, not {self.image_size}.")
 
@@ -69,9 +78,9 @@ def main():
     # Everything the user can mend is said here, before any long work.
     try:
         expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(ebc_args.expressions))]
-        for backbone in ebc_args.backbones:
-            check_backbone(backbone)
         config = EBCConfig(backbones=ebc_args.backbones, image_size=ebc_args.image_size)
+        for backbone in config.backbones:
+            check_backbone(backbone, config.image_size)
         check_same_network(output_dir, config)
         accelerator = Accelerator(
             cpu=args.use_cpu,
@@ -83,15 +92,22 @@ def main():
             if ebc_args.pretrained:
                 BinaryEnsemble(config, pretrained=True)
             train = load_split(data_args, data_args.train_split_name, data_args.max_train_samples)
-            evaluation = load_split(data_args, data_args.eval_split_name, data_args.max_eval_samples)
+            evaluation = load_split(
+                data_args, data_args.eval_split_name, data_args.max_eval_samples, with_soft_labels=True
+            )
         check_enough_rows(train, evaluation, expressions)
         settings = run_settings(data_args, args, ebc_args, train, accelerator)
-        checkpoint = None
+        checkpoints = {}
         if args.resume_from_checkpoint:
             expressions = [name for name in expressions if name not in finished_expressions(output_dir, settings)]
-            checkpoint = find_checkpoint(output_dir, args.resume_from_checkpoint)
-            check_same_settings(checkpoint, settings)
-    except (ValueError, OSError, ImportError) as error:
+            checkpoints = find_checkpoints(output_dir, args.resume_from_checkpoint)
+            for expression in checkpoints.keys() & expressions:
+                check_same_settings(checkpoints[expression], settings)
+        if args.report_to and not accelerator.log_with:
+            raise ValueError(f"--report_to {args.report_to} is not installed here: pip install {args.report_to}")
+        if args.push_to_hub and accelerator.is_main_process:  # no access is better known now
+            repo_id = HfApi().create_repo(args.hub_model_id or output_dir.name, private=True, exist_ok=True).repo_id
+    except (ValueError, OSError, ImportError, HTTPError) as error:
         stop(error)
     if accelerator.is_main_process:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -99,16 +115,21 @@ def main():
         settings_of_run = {key: str(value) for a in (data_args, args, ebc_args) for key, value in vars(a).items()}
         accelerator.init_trackers("train_ebc", config=settings_of_run)
 
-    for expression in expressions:
-        train_expression(accelerator, args, ebc_args, config, settings, train, evaluation, expression, checkpoint)
-    evaluate_folder(accelerator, args, evaluation)
+    try:
+        for number, expression in enumerate(expressions):
+            train_expression(
+                accelerator, args, ebc_args, config, settings, train, evaluation, expression, number,
+                checkpoints.get(expression),
+            )  # fmt: skip
+        evaluate_folder(accelerator, args, evaluation)
+    except ImageError as error:  # from a worker it comes with a traceback in its text
+        stop(str(error).strip().splitlines()[-1].partition("ImageError: ")[2] or error)
     if args.push_to_hub and accelerator.is_main_process:
-        model = EBCForImageClassification.from_pretrained(output_dir)
-        model.push_to_hub(args.hub_model_id or output_dir.name, private=True)
+        EBCForImageClassification.from_pretrained(output_dir).push_to_hub(repo_id, private=True)
     accelerator.end_training()
 
 
-def train_expression(accelerator, args, ebc_args, config, settings, train, evaluation, expression, checkpoint):
+def train_expression(accelerator, args, ebc_args, config, settings, train, evaluation, expression, number, checkpoint):
     """Train one expression's classifiers on shared batches, calibrate them, and save them into the model folder."""
     output_dir = Path(args.output_dir)
     index = EXPRESSIONS.index(expression)
@@ -130,7 +151,7 @@ def train_expression(accelerator, args, ebc_args, config, settings, train, evalu
     ensemble, optimizer, scheduler = accelerator.prepare(ensemble, optimizer, scheduler)
 
     step = 0
-    if checkpoint is not None and read_state(checkpoint)["expression"] == expression:
+    if checkpoint is not None:
         accelerator.load_state(checkpoint)
         step = read_state(checkpoint)["step"]
 
@@ -149,6 +170,7 @@ def train_expression(accelerator, args, ebc_args, config, settings, train, evalu
         DataLoader(FaceDataset(evaluation, image_processor), args.per_device_eval_batch_size, **workers)
     )
 
+    first_step = number * max_steps  # for trackers, whose steps may only grow
     progress = tqdm(total=max_steps, initial=step, desc=expression, disable=not accelerator.is_local_main_process)
     ensemble.train()
     for batch in train_loader:
@@ -171,13 +193,14 @@ def train_expression(accelerator, args, ebc_args, config, settings, train, evalu
         progress.update()
         if step % 20 == 0:
             progress.set_postfix(loss=f"{loss.item():.3f}")
-            accelerator.log({f"{expression}/loss": loss.item(), f"{expression}/lr": scheduler.get_last_lr()[0]}, step)
+            figures = {f"{expression}/loss": loss.item(), f"{expression}/learning_rate": scheduler.get_last_lr()[0]}
+            accelerator.log(figures, first_step + step)
         if step == max_steps:
             break
         if step % steps_per_epoch == 0 and args.eval_strategy == "epoch":
             log_odds, labels = predict(accelerator, ensemble, eval_loader)
             scores = one_vs_rest([expression], log_odds.mean(axis=1, keepdims=True), np.where(labels == index, 0, -1))
-            accelerator.log({f"{expression}/auroc": scores["mean_auroc"]}, step)
+            accelerator.log({f"{expression}/auroc": scores["mean_auroc"]}, first_step + step)
             if accelerator.is_main_process:
                 progress.write(f"{expression}: epoch {step // steps_per_epoch}, AUROC {scores['mean_auroc']:.4f}")
             ensemble.train()
@@ -198,10 +221,13 @@ def train_expression(accelerator, args, ebc_args, config, settings, train, evalu
         "auroc": scores["mean_auroc"],
         "average_precision": scores["mean_average_precision"],
     }
+    figures = {f"{expression}/{name}": record[name] for name in ("auroc", "average_precision")}
+    accelerator.log(figures, first_step + max_steps)
     if accelerator.is_main_process:
         print(f"{expression}: AUROC {record['auroc']:.4f}, average precision {record['average_precision']:.4f}")
-        complete_folder(output_dir, config, expression, accelerator.unwrap_model(ensemble), fitted, record)
-        remove_checkpoints(output_dir)
+        ensemble = accelerator.unwrap_model(ensemble, keep_fp32_wrapper=False, keep_torch_compile=False)
+        complete_folder(output_dir, config, expression, ensemble, fitted, record)
+        remove_checkpoints(output_dir, expression)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
 
@@ -226,6 +252,7 @@ def one_vs_rest(expressions: list[str], scores: np.ndarray, labels: np.ndarray) 
 def complete_folder(output_dir, config, expression, ensemble, fitted, record) -> None:
     """Save the model of all expressions that the folder held and this one; whole at every moment."""
     with FileLock(output_dir / ".lock"):  # another run may bring another expression
+        check_same_network(output_dir, config)
         held = EBCForImageClassification.from_pretrained(output_dir) if (output_dir / "config.json").exists() else None
         ensembles = {**(held.ensembles if held else {}), expression: ensemble.cpu()}
         names = [name for name in EXPRESSIONS if name in ensembles]
@@ -271,9 +298,14 @@ def evaluate_folder(accelerator, args, evaluation: Split) -> None:
 def run_settings(data_args, args, ebc_args, train: Split, accelerator: Accelerator) -> dict:
     """What decides the weights; stands in the config, and a resumed run has to agree with it."""
     return {
-        "data": Path(data_args.dataset_name or "AffectNet+").name,
+        "data": Path(data_args.dataset_name or "AffectNet+").name,  # no path of this machine goes into a card
         "data_config": data_args.dataset_config_name or "default",
+        "split": data_args.train_split_name,
+        "label_column": data_args.label_column_name,
         "rows": len(train),
+        "labels_sha256": hashlib.sha256(train.labels.astype("int8").tobytes()).hexdigest()[:16],
+        "backbones": list(ebc_args.backbones),
+        "image_size": ebc_args.image_size,
         "num_train_epochs": args.num_train_epochs,
         "max_train_steps": args.max_train_steps,
         "faces_per_step": args.per_device_train_batch_size
@@ -311,9 +343,7 @@ def finished_expressions(output_dir: Path, settings: dict) -> set[str]:
     return {name for name, record in training.items() if settings.items() <= record.items()}
 
 
-def check_same_settings(checkpoint: Path | None, settings: dict) -> None:
-    if checkpoint is None:
-        return
+def check_same_settings(checkpoint: Path, settings: dict) -> None:
     saved = read_state(checkpoint)["settings"]
     differing = [
         f"{key} (was {saved.get(key)}, now {settings[key]})" for key in settings if saved.get(key) != settings[key]
