@@ -7,30 +7,18 @@ import torch
 from torch import nn
 
 
-def check_backbone(name: str, image_size: int) -> None:
-    """Raise `ValueError` where timm has no architecture `name` (with the nearest names), or none for this size."""
+def create_backbone(name: str, num_outputs: int, image_size: int, pretrained: bool = False) -> nn.Module:
+    """timm architecture `name`: (B, 3, image_size, image_size) -> (B, num_outputs).
+
+    `pretrained` takes timm's weights (from the Hub or its cache) for all but the last layer. `ValueError` where timm
+    has no such architecture (with the nearest names) or no weights.
+    """
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=8, cutoff=0.4)
         raise ValueError(
             f"timm {timm.__version__} knows no backbone called {name!r}. Nearest names: {', '.join(near) or 'none'}; "
             f'`timm.list_models("*resnet*")` lists others, `pip install -U timm` brings new ones.'
         )
-    try:
-        with torch.device("meta"):  # in shape only
-            create_backbone(name, 1, image_size).eval()(torch.zeros(1, 3, image_size, image_size))
-    except NotImplementedError:  # an operation that has no shape-only form
-        pass
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"Backbone {name} cannot be had for images of {image_size} pixels: {reason}.") from error
-
-
-def create_backbone(name: str, num_outputs: int, image_size: int, pretrained: bool = False) -> nn.Module:
-    """timm architecture `name`: (B, 3, image_size, image_size) -> (B, num_outputs).
-
-    `pretrained` takes timm's weights (from the Hub or its cache) for all but the last layer; `ValueError` where there
-    are none.
-    """
     # Only architectures that are built for one size (ViT and kin) take it as an argument.
     pretrained_cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
     size = {"img_size": image_size} if pretrained_cfg is not None and pretrained_cfg.fixed_input_size else {}
@@ -43,3 +31,15 @@ def create_backbone(name: str, num_outputs: int, image_size: int, pretrained: bo
             f"No pretrained weights of {name} to be had ({str(error).splitlines()[0]}): they come from the Hub or its "
             "cache. Go online once, take another backbone, or train from scratch."
         ) from error
+
+
+def check_backbone(name: str, image_size: int) -> None:
+    """Raise `ValueError` where `create_backbone` would, or where the network cannot take images of this size."""
+    try:
+        with torch.device("meta"):  # in shape only
+            create_backbone(name, 1, image_size).eval()(torch.zeros(1, 3, image_size, image_size))
+    except NotImplementedError:  # an operation that has no shape-only form
+        pass
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"Backbone {name} cannot be had for images of {image_size} pixels: {reason}.") from error
