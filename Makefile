@@ -22,7 +22,7 @@ demo: .venv/installed
 			--backbones test_resnet test_efficientnet test_vit --image_size 48 --expressions EXPRESSIONS \
 			--num_train_epochs 9 --learning_rate 4e-3 --warmup_steps 0.1 --per_device_train_batch_size 32 \
 			--dataloader_num_workers 1 --eval_strategy no'
-	$(BIN)/python -c "from skimage import data, io; io.imsave('demo/astronaut.png', data.astronaut()[10:210, 125:325])"
+	$(BIN)/python -c "from skimage import data, io; io.imsave('demo/astronaut.png', data.astronaut()[58:170, 168:280])"
 	$(BIN)/python training/show_faces.py --data_dir demo/AffectNet+ --model demo/ebc \
 		--images demo/astronaut.png --num_faces 17 --output_file demo/faces.png
 
