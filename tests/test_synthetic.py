@@ -271,7 +271,12 @@ def test_nothing_is_mixed_into_what_exists(tmp_path):
 def test_an_interrupted_run_leaves_no_release(tmp_path):
     root = tmp_path / "release"
     code = f"from synthetic import synthesize; synthesize({str(root)!r}, train=100_000, num_proc=2, image_size=32)"
-    run = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL)
+    run = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests run in the background ignore it
+    )
     try:
         while not any(root.rglob("*.jpg")):
             assert run.poll() is None
