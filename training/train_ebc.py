@@ -99,7 +99,8 @@ def main():
         settings = run_settings(data_args, args, ebc_args, train, accelerator)
         checkpoints = {}
         if args.resume_from_checkpoint:
-            expressions = [name for name in expressions if name not in finished_expressions(output_dir, settings)]
+            finished = finished_expressions(output_dir, settings)
+            expressions = [name for name in expressions if name not in finished]
             checkpoints = find_checkpoints(output_dir, args.resume_from_checkpoint)
             for expression in checkpoints.keys() & expressions:
                 check_same_settings(checkpoints[expression], settings)
@@ -116,11 +117,9 @@ def main():
         accelerator.init_trackers("train_ebc", config=settings_of_run)
 
     try:
-        for number, expression in enumerate(expressions):
-            train_expression(
-                accelerator, args, ebc_args, config, settings, train, evaluation, expression, number,
-                checkpoints.get(expression),
-            )  # fmt: skip
+        for expression in expressions:
+            checkpoint = checkpoints.get(expression)
+            train_expression(accelerator, args, ebc_args, config, settings, train, evaluation, expression, checkpoint)
         evaluate_folder(accelerator, args, evaluation)
     except ImageError as error:  # from a worker it comes with a traceback in its text
         stop(str(error).strip().splitlines()[-1].partition("ImageError: ")[2] or error)
@@ -129,7 +128,7 @@ def main():
     accelerator.end_training()
 
 
-def train_expression(accelerator, args, ebc_args, config, settings, train, evaluation, expression, number, checkpoint):
+def train_expression(accelerator, args, ebc_args, config, settings, train, evaluation, expression, checkpoint):
     """Train one expression's classifiers on shared batches, calibrate them, and save them into the model folder."""
     output_dir = Path(args.output_dir)
     index = EXPRESSIONS.index(expression)
@@ -170,7 +169,7 @@ def train_expression(accelerator, args, ebc_args, config, settings, train, evalu
         DataLoader(FaceDataset(evaluation, image_processor), args.per_device_eval_batch_size, **workers)
     )
 
-    first_step = number * max_steps  # for trackers, whose steps may only grow
+    first_step = index * max_steps  # for trackers, whose steps may only grow
     progress = tqdm(total=max_steps, initial=step, desc=expression, disable=not accelerator.is_local_main_process)
     ensemble.train()
     for batch in train_loader:
