@@ -36,7 +36,7 @@ def main():
     parser.add_argument("--image_size", type=int, default=48)
     parser.add_argument("--backbones", nargs="+", default=["test_resnet", "test_resnet", "test_vit"])
     parser.add_argument("--num_train_epochs", type=float, default=16)
-    parser.add_argument("--shuffled_epochs", type=float, default=4, help="the control has nothing to learn")
+    parser.add_argument("--shuffled_epochs", type=float, default=2, help="the control has nothing to learn")
     parser.add_argument("--learning_rate", type=float, default=4e-3)
     args = parser.parse_args()
 
