@@ -20,7 +20,7 @@ demo: .venv/installed
 	printf '%s\n' "neutral happy sad surprise" "fear disgust anger contempt" | xargs -P 2 -I EXPRESSIONS sh -c '\
 		$(LAUNCH) training/train_ebc.py --data_dir demo/AffectNet+ --output_dir demo/ebc \
 			--backbones test_resnet test_efficientnet test_vit --image_size 48 --expressions EXPRESSIONS \
-			--num_train_epochs 9 --learning_rate 4e-3 --warmup_steps 0.1 --per_device_train_batch_size 32 \
+			--num_train_epochs 5 --learning_rate 4e-3 --warmup_steps 0.1 --per_device_train_batch_size 32 \
 			--dataloader_num_workers 1 --eval_strategy no'
 	$(BIN)/python -c "from skimage import data, io; io.imsave('demo/astronaut.png', data.astronaut()[58:170, 168:280])"
 	$(BIN)/python training/show_faces.py --data_dir demo/AffectNet+ --model demo/ebc \
