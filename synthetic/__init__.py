@@ -1,4 +1,4 @@
-"""A licence-free AffectNet+: faces drawn from FACS action units, written in the release's layout, with known truth."""
+"""A licence-free AffectNet+ or older AffectNet: faces drawn from FACS action units, with known truth."""
 
 from .release import synthesize
 

@@ -1,6 +1,5 @@
-"""Writes synthetic faces, their annotations and their truth in the layout of the AffectNet+ release."""
+"""Writes synthetic faces, their annotations and their truth in the layout of an AffectNet release."""
 
-import json
 import multiprocessing
 import operator
 import os
@@ -21,18 +20,18 @@ from affectnet_plus import CATEGORIES, ETHNICITIES, EXPRESSIONS, GENDERS
 from .action_units import ACTION_UNITS, MEAN_FACE, units_of
 from .draw import camera, draw_face
 from .identity import draw_identity
+from .layouts import LAYOUTS, append_rows
 from .nonface import draw_nonface
 from .paint import ellipse, paint
 from .truth import intensities_given, soft_label_of, subset_of, valence_arousal_of
 
-# split -> folder, and images of each of `CATEGORIES` in the real release. Its counts of the last three are known in sum
-# only (127,148 and 1,501); their shares are those of AffectNet (Mollahosseini, Hasani & Mahoor, 2017).
+# split -> images of each of `CATEGORIES` in AffectNet+. Its counts of the last three are known in sum only (127,148 and
+# 1,501); their shares are those of AffectNet (Mollahosseini, Hasani & Mahoor, 2017).
 SPLITS = {
-    "train": ("human_annotated/train_set",
-              (74874, 134415, 25459, 14090, 6378, 3803, 24882, 3750, 33088, 11645, 82415)),
-    "validation": ("human_annotated/validation_set", (499, *[500] * 7, 500, 500, 501)),
-    "unannotated": ("no_human_annotated", None),
-}  # fmt: skip
+    "train": (74874, 134415, 25459, 14090, 6378, 3803, 24882, 3750, 33088, 11645, 82415),
+    "validation": (499, *[500] * 7, 500, 500, 501),
+    "unannotated": None,
+}
 _NONE, _NON_FACE = CATEGORIES.index("none"), CATEGORIES.index("non-face")
 _UNFINISHED = ".unfinished"  # never part of a release, so that an interrupted run does not look like one
 _CHUNK = 32
@@ -153,17 +152,19 @@ def _pair(seed: int, split: str, index: int, label: int | None, identity_id: int
     return jpeg, annotation, truth
 
 
-def _write(chunk: tuple) -> pa.RecordBatch:
-    """Writes some pairs of a split and returns their truth."""
-    folder, seed, split, size, pairs = chunk
-    rows = []
+def _write(chunk: tuple) -> tuple[str, pa.RecordBatch, list]:
+    """Writes some pairs of a split; returns the split, their truth and their rows of a table (none in most layouts)."""
+    root, layout, seed, split, size, pairs = chunk
+    write, folders = LAYOUTS[layout]
+    truths, rows = [], []
     for index, image_id, label, identity_id in pairs:
         jpeg, annotation, truth = _pair(seed, split, index, label, identity_id, size)
-        (folder / "images" / f"{image_id}.jpg").write_bytes(jpeg)
-        (folder / "annotations" / f"{image_id}.json").write_text(json.dumps(annotation), encoding="utf-8")
-        rows.append([split, image_id, *truth])
-    columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _TRUTH, strict=True)]
-    return pa.RecordBatch.from_arrays(columns, schema=_TRUTH)
+        row = write(root / folders[split], seed, split, image_id, jpeg, annotation)
+        truths.append([split, image_id, *truth])
+        if row is not None:
+            rows.append(row)
+    columns = [pa.array(column, field.type) for column, field in zip(zip(*truths, strict=True), _TRUTH, strict=True)]
+    return split, pa.RecordBatch.from_arrays(columns, schema=_TRUTH), rows
 
 
 def _worker() -> None:
@@ -172,7 +173,7 @@ def _worker() -> None:
 
 
 def _written(chunks: list, num_proc: int):
-    """The truth of each chunk once it is written, in their order whatever the number of processes."""
+    """What `_write` returns of each chunk, in their order whatever the number of processes."""
     if num_proc == 1:
         yield from map(_write, chunks)
         return
@@ -220,33 +221,47 @@ def synthesize(
     seed: int = 0,
     num_proc: int | None = None,
     image_size: int = 224,
+    layout: str = "plus",
 ) -> None:
-    """Writes a licence-free AffectNet+ of drawn faces, with their truth beside it.
+    """Writes a licence-free AffectNet+ of drawn faces, or an older AffectNet of the same faces, with their truth.
 
     The same arguments write the same bytes, whatever `num_proc`. Everything is written below `root/.unfinished` and
     moved at the end, so an interrupted run leaves nothing that looks like a release.
 
     Args:
-        root: the release folder to make; it holds `human_annotated/` (`train_set/`, `validation_set/`),
-            `no_human_annotated/` and `ground_truth.parquet`: per image `split`, `image_id`, the true `intensity_*`
-            (0 to 1) of each expression, `AU*` (0 to 5, of the stronger side), `yaw`, `pitch`, `roll` (degrees) and
-            `identity`; null for non-faces.
-            A split of no images has no folder.
+        root: the release folder to make. Beside what its layout has, it holds `ground_truth.parquet`: per image
+            `split`, `image_id`, the true `intensity_*` (0 to 1) of each expression, `AU*` (0 to 5, of the stronger
+            side), `yaw`, `pitch`, `roll` (degrees) and `identity`; null for non-faces.
+            A split of no images has no folder and no table.
         train: number of pairs in the training set, non-faces included, in the class frequencies of the real one.
         validation: the same for the validation set, which is balanced.
         unannotated: number of pairs without a human label.
         seed: everything is drawn from it.
         num_proc: number of processes, by default one per available core.
-        image_size: height and width of the images in pixels.
+        image_size: height and width of the images in pixels; in the layout "2017", of the face within its image.
+        layout: the release whose files are imitated. All three hold the same faces under the same labels.
+            "plus": AffectNet+, `human_annotated/` (`train_set/`, `validation_set/`) and `no_human_annotated/`.
+            "2021": `train_set/` and `val_set/`, whose annotations are `N_{exp,val,aro,lnd}.npy`: the images of "plus"
+            that have one of the 8 expressions, byte for byte and under the same N. The others are left out.
+            "2017": `training.csv`, `validation.csv` and `automatically_annotated.csv` (the unannotated, with a
+            machine's expression), whose images are larger than the face. `image_id` is the row number, from 0.
 
     Raises:
-        ValueError: a number is negative or absurd, or `root` cannot be written to.
+        ValueError: a number is negative or absurd, the layout is unknown or has no place for what is asked, or `root`
+            cannot be written to.
         FileExistsError: `root` is a file, or a folder that already holds something.
     """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout must be one of {', '.join(map(repr, LAYOUTS))}, got {layout!r}.")
     sizes = {"train": _whole("train", train, 0), "validation": _whole("validation", validation, 0),
              "unannotated": _whole("unannotated", unannotated, 0)}  # fmt: skip
     if not any(sizes.values()):
         raise ValueError("Nothing to synthesize: train, validation and unannotated are all 0.")
+    if unannotated and "unannotated" not in LAYOUTS[layout][1]:
+        raise ValueError(
+            f"The layout {layout!r} has no place for images without a human label: "
+            f"set unannotated to 0 instead of {unannotated}, or name the layout 'plus' or '2017'."
+        )
     seed, image_size = _whole("seed", seed, 0), _whole("image_size", image_size, 32)
     if image_size > 2048:
         raise ValueError(f"image_size must be at most 2048, got {image_size}.")
@@ -259,7 +274,7 @@ def synthesize(
     threads = cv2.getNumThreads()
     try:
         cv2.setNumThreads(1)
-        _synthesize(root / _UNFINISHED, sizes, seed, num_proc, image_size)
+        _synthesize(root / _UNFINISHED, layout, sizes, seed, num_proc, image_size)
         for name in sorted(os.listdir(root / _UNFINISHED)):
             (root / _UNFINISHED / name).rename(root / name)
     finally:
@@ -269,25 +284,32 @@ def synthesize(
             root.rmdir()
 
 
-def _synthesize(folder: Path, sizes: dict, seed: int, num_proc: int, image_size: int) -> None:
+def _synthesize(folder: Path, layout: str, sizes: dict, seed: int, num_proc: int, image_size: int) -> None:
     chunks, people = [], 0
-    for place, (split, (subfolder, frequencies)) in enumerate(SPLITS.items()):
+    for place, (split, frequencies) in enumerate(SPLITS.items()):
         count = sizes[split]
         if not count:
             continue
-        for name in ("images", "annotations"):
-            (folder / subfolder / name).mkdir(parents=True)
         rng = np.random.default_rng((seed, _PLAN, place))
         labels = _labels(count, frequencies, rng)
         image_ids = np.cumsum(rng.integers(1, 5, count)).tolist()
         identities = (people + rng.integers(0, count, count)).tolist()  # 1.6 faces a person; none in two splits
         people += count
+        if layout == "2017":
+            image_ids = range(count)  # it numbers nothing but the rows of its tables
         pairs = list(zip(range(count), image_ids, labels, identities, strict=True))
-        common = folder / subfolder, seed, split, image_size
-        chunks += [(*common, pairs[k : k + _CHUNK]) for k in range(0, count, _CHUNK)]
+        if layout == "2021":
+            pairs = [pair for pair in pairs if pair[2] < len(EXPRESSIONS)]
+        common = folder, layout, seed, split, image_size
+        chunks += [(*common, pairs[k : k + _CHUNK]) for k in range(0, len(pairs), _CHUNK)]
+    total = sum(len(chunk[-1]) for chunk in chunks)
+    if not total:
+        raise ValueError(f"Nothing to synthesize: no image that layout {layout!r} holds among so few; ask for more.")
     truth = []
-    with tqdm(total=sum(sizes.values()), desc="Drawing", unit="face") as progress:
-        for batch in _written(chunks, num_proc):
+    with tqdm(total=total, desc="Drawing", unit="face") as progress:
+        for split, batch, rows in _written(chunks, num_proc):
+            if rows:
+                append_rows(folder, split, rows)
             truth.append(batch)
             progress.update(batch.num_rows)
     pq.write_table(pa.Table.from_batches(truth), folder / "ground_truth.parquet")

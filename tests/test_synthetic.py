@@ -1,7 +1,9 @@
 """The synthetic release: its layout, its truth, and that what was drawn is faces."""
 
+import csv
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,8 +21,10 @@ from synthetic import synthesize
 from synthetic.action_units import ACTION_UNITS, MIRROR, units_of
 from synthetic.draw import draw_face
 from synthetic.identity import draw_identity
+from synthetic.layouts import LAYOUTS
 from synthetic.release import SPLITS
 
+FOLDERS = LAYOUTS["plus"][1]
 BROWS, EYES, MOUTH = slice(17, 27), slice(36, 48), slice(48, 68)
 
 
@@ -30,7 +35,7 @@ def release(tmp_path_factory):
     synthesize(root, train=380, validation=275, unannotated=25, seed=3, num_proc=2)
     rows = pq.read_table(root / "ground_truth.parquet").to_pylist()
     for row in rows:
-        folder = root / SPLITS[row["split"]][0]
+        folder = root / FOLDERS[row["split"]]
         row["image"] = folder / "images" / f"{row['image_id']}.jpg"
         row["annotation"] = json.loads((folder / "annotations" / f"{row['image_id']}.json").read_text())
     return root, rows
@@ -56,7 +61,7 @@ def test_layout(release):
     root, rows = release
     top = sorted(path.name for path in root.iterdir())
     assert top == ["ground_truth.parquet", "human_annotated", "no_human_annotated"]
-    for split, (folder, _) in SPLITS.items():
+    for split, folder in FOLDERS.items():
         ids = [row["image_id"] for row in rows if row["split"] == split]
         assert ids == sorted(set(ids)) and ids != list(range(ids[0], ids[0] + len(ids)))
         assert {path.name for path in (root / folder / "images").iterdir()} == {f"{i}.jpg" for i in ids}
@@ -173,6 +178,118 @@ def test_real_face_detector_finds_faces_and_only_faces(release):
     assert len(others) > 80 and np.mean(others) <= 0.1
 
 
+COUNTS = {"train": 60, "validation": 24, "image_size": 64}
+COLUMNS = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
+TABLES = {"train": "training.csv", "validation": "validation.csv", "unannotated": "automatically_annotated.csv"}
+
+
+def synthesize_as(root: Path, layout: str, num_proc: int) -> Path:
+    unannotated = {} if layout == "2021" else {"unannotated": 6}
+    synthesize(root / layout, seed=4, num_proc=num_proc, layout=layout, **COUNTS, **unannotated)
+    return root / layout
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory):
+    """The same faces in each layout: layout -> root."""
+    root = tmp_path_factory.mktemp("layouts")
+    return {layout: synthesize_as(root, layout, num_proc=2) for layout in LAYOUTS}
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(PIL.Image.open(path)).astype(int)
+
+
+def read_plus(root: Path) -> list:
+    """(split, N, JPEG path, annotation) of every row, as the ground truth orders them."""
+    rows = []
+    for truth in pq.read_table(root / "ground_truth.parquet", columns=["split", "image_id"]).to_pylist():
+        folder, image_id = root / FOLDERS[truth["split"]], truth["image_id"]
+        annotation = json.loads((folder / "annotations" / f"{image_id}.json").read_text())
+        rows.append((truth["split"], image_id, folder / "images" / f"{image_id}.jpg", annotation))
+    return rows
+
+
+def truth_without_ids(root: Path, keep=None) -> list:
+    rows = pq.read_table(root / "ground_truth.parquet").drop(["image_id"]).to_pylist()
+    return [row for row, kept in zip(rows, keep, strict=True) if kept] if keep else rows
+
+
+def test_2021_holds_the_same_rows(layouts):
+    root, expected = layouts["2021"], set()
+    rows = read_plus(layouts["plus"])
+    kept = [row[3]["human-label"] in range(len(EXPRESSIONS)) for row in rows]
+    for (split, image_id, image, annotation), keep in zip(rows, kept, strict=True):
+        if not keep:
+            continue
+        folder, meta = {"train": "train_set", "validation": "val_set"}[split], annotation["meta-data"]
+        exp, val, aro, lnd = (
+            np.load(root / folder / "annotations" / f"{image_id}_{name}.npy") for name in ("exp", "val", "aro", "lnd")
+        )
+        assert all(array.shape == () and array.dtype.kind == "U" for array in (exp, val, aro))
+        assert int(exp.item()) == annotation["human-label"]
+        assert [float(val.item()), float(aro.item())] == [meta["valence"], meta["arousal"]]
+        assert lnd.shape == (136,) and lnd.dtype == np.float64 and lnd.tolist() == meta["landmark-68"]
+        assert (root / folder / "images" / f"{image_id}.jpg").read_bytes() == image.read_bytes()
+        expected |= {f"{folder}/images/{image_id}.jpg"}
+        expected |= {f"{folder}/annotations/{image_id}_{name}.npy" for name in ("exp", "val", "aro", "lnd")}
+    assert set(digests(root)) == expected | {"ground_truth.parquet"}
+    truth = pq.read_table(root / "ground_truth.parquet")
+    ids = [row[:2] for row, keep in zip(rows, kept, strict=True) if keep]
+    assert list(zip(*truth.select(["split", "image_id"]).to_pydict().values(), strict=True)) == ids
+    assert truth.schema == pq.read_schema(layouts["plus"] / "ground_truth.parquet")
+    assert truth_without_ids(root) == truth_without_ids(layouts["plus"], kept)
+
+
+def test_2017_holds_the_same_rows(layouts):
+    root, paths, categories, places, differences = layouts["2017"], [], set(), [], []
+    for split, table in TABLES.items():
+        rows = [row for row in read_plus(layouts["plus"]) if row[0] == split]
+        lines = (root / table).read_text().splitlines()
+        assert lines[0] == COLUMNS and not any(line == COLUMNS for line in lines[1:])
+        for line, (*_, image, annotation) in zip(csv.DictReader(lines), rows, strict=True):
+            meta, label = annotation["meta-data"], annotation["human-label"]
+            folder = "Automatically_Annotated_Images" if split == "unannotated" else "Manually_Annotated_Images"
+            assert re.fullmatch(r"1/[0-9a-f]{56}\.jpg", line["subDirectory_filePath"])
+            paths.append(f"{folder}/{line['subDirectory_filePath']}")
+
+            expression = int(line["expression"])
+            assert expression == (np.argmax(annotation["soft-label"]) if split == "unannotated" else label)
+            assert [float(line["valence"]), float(line["arousal"])] == [meta["valence"], meta["arousal"]]
+            x, y, width, height = (int(line[f"face_{name}"]) for name in ("x", "y", "width", "height"))
+            assert width == height == 64 and x >= 0 and y >= 0
+            points = np.array([int(value) for value in line["facial_landmarks"].split(";")]).reshape(68, 2)
+            assert (points - (x, y)).ravel().tolist() == meta["landmark-68"]
+
+            original, crop = pixels(root / paths[-1]), pixels(image)
+            assert all(1.2 * 64 <= side <= 2.5 * 64 for side in original.shape[:2])
+            differences.append(np.abs(original[y : y + height, x : x + width] - crop).mean())
+            categories.add((split, expression))
+            places.append((x / (original.shape[1] - width), y / (original.shape[0] - height)))
+    assert {expression for split, expression in categories if split == "train"} == set(range(len(CATEGORIES)))
+    assert {expression for split, expression in categories if split == "unannotated"} <= set(range(len(EXPRESSIONS)))
+    assert np.allclose(np.mean(places, axis=0), 0.5, atol=0.15) and np.min(np.std(places, axis=0)) > 0.2
+    assert max(differences) < 3
+    assert len(set(paths)) == len(paths)
+    assert set(digests(root)) == {*paths, *TABLES.values(), "ground_truth.parquet"}
+    truth = pq.read_table(root / "ground_truth.parquet")
+    assert truth["image_id"].to_pylist() == [*range(60), *range(24), *range(6)]
+    assert truth.schema == pq.read_schema(layouts["plus"] / "ground_truth.parquet")
+    assert truth_without_ids(root) == truth_without_ids(layouts["plus"])
+
+
+@pytest.mark.parametrize("layout", ["2021", "2017"])
+def test_older_layouts_same_seed_same_bytes(layouts, tmp_path, layout):
+    assert digests(synthesize_as(tmp_path, layout, num_proc=1)) == digests(layouts[layout])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_split_of_no_images_leaves_nothing(tmp_path, layout):
+    synthesize(tmp_path, train=0, validation=12, num_proc=1, image_size=32, layout=layout)
+    names = {"plus": ["human_annotated"], "2021": ["val_set"], "2017": ["Manually_Annotated_Images", "validation.csv"]}
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["ground_truth.parquet", *names[layout]])
+
+
 def drawn(person=0, pose=(0, 0, 0), **units):
     """Grey image and landmarks of a person, with e.g. AU12=5 or AU14=(5, 0); the same light and framing every time."""
     identity = draw_identity(np.random.default_rng(person))
@@ -247,6 +364,9 @@ def test_small_releases(tmp_path, counts):
         ({"num_proc": 0}, "num_proc must be at least 1"),
         ({"image_size": 8}, "image_size must be at least 32"),
         ({"image_size": 10**6}, "image_size must be at most"),
+        ({"layout": "2019"}, "layout must be one of 'plus', '2021', '2017', got '2019'"),
+        ({"layout": "2021", "unannotated": 3}, "no place for images without a human label: set unannotated to 0"),
+        ({"layout": "2021", "train": 0, "validation": 1, "num_proc": 1}, "no image that layout '2021' holds"),
     ],
 )
 def test_absurd_arguments(tmp_path, arguments, says):

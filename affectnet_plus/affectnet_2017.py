@@ -1,0 +1,215 @@
+"""AffectNet as released in 2017: lists of original photographs in CSV files, each with a face box and landmarks.
+
+The rows' images are the faces, cut out as `crop_face` says. They are kept in the cache, as JPEG: the release has no
+file of them. `image_id` is the number of the row in its CSV file, counted from 0.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+
+from .expressions import EXPRESSIONS, listed
+from .rows import PAIRS_PER_SHARD, Damage, ReleaseError, attempts, decode_image, read, times_of_files, unknown_numbers
+
+TITLE = "AffectNet, release of 2017 (CSV)"
+_FILES = {
+    "train": "training.csv",
+    "validation": "validation.csv",
+    "automatically_annotated": "automatically_annotated.csv",
+}
+MARKS = tuple(_FILES.values())
+_FOLDERS = ("Manually_Annotated_Images", "Automatically_Annotated_Images")
+_COLUMNS = (
+    "subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks", "expression",
+    "valence", "arousal",
+)  # fmt: skip
+_NULL = ("", "null", "none", "nan")
+SIZE = 224
+
+
+class CsvShard(NamedTuple):
+    """Some lines of a CSV file: it is read by pieces, as all its landmarks would take gigabytes."""
+
+    path: str
+    columns: tuple[str, ...]
+    first_row: int
+    start: int  # bytes
+    end: int
+    image_folders: tuple[str, ...]
+    num_rows: int
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+
+def _found(release: str, names) -> dict[str, str]:
+    """Where each of these files or folders lies: in the release or in a folder right inside it, as it was unpacked."""
+    places = [release, *(entry.path for entry in sorted(os.scandir(release), key=lambda e: e.name) if entry.is_dir())]
+    paths = ((name, os.path.join(place, name)) for name in names for place in reversed(places))
+    return {name: path for name, path in paths if os.path.exists(path)}
+
+
+def folders(release: str, config_name: str) -> dict[str, str]:
+    found = _found(release, _FILES.values())
+    return {split: found[name] for split, name in _FILES.items() if name in found}
+
+
+def shards(release: str, config) -> dict[str, tuple[list[CsvShard], list[Damage]]]:
+    image_folders = (*_found(release, _FOLDERS).values(), release)
+    if len(image_folders) == 1:
+        raise ReleaseError(
+            f"{release} has the lists of AffectNet but no folder {' or '.join(_FOLDERS)}: unpack the images beside them."
+        )
+    return {split: (_lines(path, image_folders), []) for split, path in folders(release, config.name).items()}
+
+
+def _lines(path: str, image_folders: tuple[str, ...]) -> list[CsvShard]:
+    found = []
+    with io.FileIO(path) as raw, io.BufferedReader(raw) as file:
+        columns = tuple(next(csv.reader([file.readline().decode("utf-8-sig", "replace")]), ()))
+        if _COLUMNS[0] not in columns:  # a list without a header: its first line is a row
+            columns = _COLUMNS
+            file.seek(0)
+        if missing := [name for name in _COLUMNS if name not in columns]:
+            raise ReleaseError(
+                f"{path} lacks the column {listed(missing)} (found {listed(columns)}): download it again."
+            )
+        start, count, row = file.tell(), 0, 0
+        for line in file:
+            count += 1
+            if count == PAIRS_PER_SHARD:
+                end = file.tell()
+                found.append(CsvShard(path, columns, row, start, end, image_folders, count))
+                start, row, count = end, row + count, 0
+        if count:
+            found.append(CsvShard(path, columns, row, start, file.tell(), image_folders, count))
+    if not found:
+        raise ReleaseError(f"{path} has no rows: download it again.")
+    return found
+
+
+def times(release: str, config) -> list:
+    """The cache holds crops, so an overwritten photograph must be seen as well as an overwritten list."""
+    state = [
+        (path, os.stat(path).st_ctime_ns, os.stat(path).st_mtime_ns) for path in folders(release, config.name).values()
+    ]
+    for folder in _found(release, _FOLDERS).values():
+        state += [(entry.path, times_of_files(entry.path)) for entry in os.scandir(folder) if entry.is_dir()]
+    return sorted(state)
+
+
+def rows(shard: CsvShard, config) -> Iterator[tuple | Damage]:
+    with io.FileIO(shard.path) as file:
+        file.seek(shard.start)
+        lines = io.BytesIO(file.read(shard.end - shard.start)).readlines()
+
+    def read_row(number: int, line: bytes) -> tuple | None:
+        here = f"{shard.path}, row {number}"
+        values = next(csv.reader([line.decode("utf-8", "replace")]), [])
+        if len(values) != len(shard.columns):
+            raise Damage(f"has {len(values)} values, not {len(shard.columns)}", path=here)
+        row = dict(zip(shard.columns, values, strict=True))
+        label = _number(row, "expression", here)
+        if label not in range(12):
+            raise Damage(f'has {row["expression"]!r} as "expression", not 0 to 11', "value out of range", here)
+        if label >= len(EXPRESSIONS):
+            return None
+        landmarks = _landmarks(row["facial_landmarks"], here)
+        left, top, width, height = (_number(row, name, here) for name in _COLUMNS[1:5])
+        if not (width > 0 and height > 0) and landmarks is None:
+            raise Damage("has neither a face box nor landmarks", "value out of range", here)
+        photograph = _photograph(row[_COLUMNS[0]], shard.image_folders, here)
+        face, moved = crop_face(photograph[1], (left, top, width, height), landmarks, here)
+        numbers = unknown_numbers()
+        numbers["valence"], numbers["arousal"] = (_affect(row, name, here) for name in ("valence", "arousal"))
+        if moved is not None:
+            numbers["landmarks_68"] = moved
+        stream = io.BytesIO()
+        face.save(stream, "JPEG", quality=95, subsampling=0)
+        image = {"bytes": stream.getvalue(), "path": photograph[0]}
+        return number, image, int(label), None, numbers.tobytes()
+
+    return attempts(read_row, enumerate(lines, shard.first_row))
+
+
+def crop_face(
+    image: PIL.Image.Image, box: tuple[float, float, float, float], landmarks: np.ndarray | None, name: str = "the face"
+) -> tuple[PIL.Image.Image, np.ndarray | None]:
+    """The face as the later releases show it, 224 x 224, and its landmarks in pixels of that.
+
+    Cut out is the smallest rectangle that holds the face box and all landmarks, as far as it lies in the image; it is
+    stretched to a square. How the later releases were cut is not documented: this rule is ours.
+
+    Args:
+        box: left, top, width, height in pixels of `image`; NaN where there is none.
+        landmarks: (68, 2) or None.
+
+    Raises `Damage` where less than 2 pixels of that rectangle lie in the image.
+    """
+    left, top, width, height = box
+    corners = [] if np.isnan(box).any() or width <= 0 or height <= 0 else [(left, top), (left + width, top + height)]
+    points = np.concatenate([np.reshape(part, (-1, 2)) for part in (corners, landmarks) if part is not None])
+    low = np.maximum(points.min(axis=0), 0)
+    high = np.minimum(points.max(axis=0), image.size)
+    if (high - low < 2).any():
+        raise Damage(
+            f"has its face outside the image of {image.size[0]} x {image.size[1]} pixels", "value out of range", name
+        )
+    face = image.convert("RGB").resize((SIZE, SIZE), PIL.Image.Resampling.BICUBIC, box=(*low, *high))
+    return face, None if landmarks is None else (landmarks - low) * (SIZE / (high - low))
+
+
+def _photograph(path: str, image_folders: tuple[str, ...], here: str) -> tuple[str, PIL.Image.Image]:
+    for folder in image_folders:
+        full = os.path.join(folder, *path.replace("\\", "/").split("/"))
+        if os.path.isfile(full):
+            return full, _decoded(read(full, "unreadable image"), full)
+    raise Damage(
+        f"names the image {path!r}, which is in none of {listed(image_folders)}", "annotation without image", here
+    )
+
+
+def _decoded(content: bytes, path: str) -> PIL.Image.Image:
+    if content.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+        return decode_image(content, path)
+    try:  # the photographs also come as bmp and tif
+        with PIL.Image.open(io.BytesIO(content)) as image:
+            image.load()
+            return image
+    except Exception:
+        raise Damage("is no image that can be decoded" if content else "is empty", "unreadable image", path) from None
+
+
+def _number(row: dict, name: str, here: str) -> float:
+    text = row[name].strip()
+    if text.lower() in _NULL:
+        return np.nan
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.inf
+    if not abs(value) < 1e6:
+        raise Damage(f'has {row[name][:40]!r} as "{name}", not a finite number', path=here)
+    return value
+
+
+def _affect(row: dict, name: str, here: str) -> float:
+    value = _number(row, name, here)
+    return np.nan if value == -2 else value
+
+
+def _landmarks(text: str, here: str) -> np.ndarray | None:
+    if text.strip().lower() in _NULL:
+        return None
+    try:
+        points = np.array(text.split(";"), dtype=float)
+    except ValueError:
+        points = np.zeros(0)
+    if points.size != 136 or not np.isfinite(points).all():
+        raise Damage(f'has {text[:40]!r} as "facial_landmarks", not 68 points x;y', path=here)
+    return points.reshape(68, 2)

@@ -1,0 +1,121 @@
+"""AffectNet as released in 2021: train_set and val_set with images/N.jpg and annotations/N_{exp,val,aro,lnd}.npy."""
+
+import functools
+import io
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from .expressions import EXPRESSIONS, listed
+from .rows import (
+    Damage,
+    ReleaseError,
+    Shard,
+    attempts,
+    check_image,
+    pair_shards,
+    read,
+    times_of_files,
+    times_of_folder,
+    unknown_numbers,
+)
+
+TITLE = "AffectNet, release of 2021 (npy)"
+MARKS = ("train_set/", "val_set/")
+_FOLDERS = {"train": "train_set", "validation": "val_set"}
+_ENDINGS = ("_exp.npy", "_val.npy", "_aro.npy", "_lnd.npy")
+
+
+def folders(release: str, config_name: str) -> dict[str, str]:
+    return {
+        split: os.path.join(release, name)
+        for split, name in _FOLDERS.items()
+        if os.path.isdir(os.path.join(release, name))
+    }
+
+
+def shards(release: str, config) -> dict[str, tuple[list[Shard], list[Damage]]]:
+    found = folders(release, config.name)
+    if not found:
+        raise ReleaseError(f"{release} has neither train_set/ nor val_set/: found {listed(os.listdir(release))}.")
+    return {split: pair_shards(folder, _ENDINGS[:1]) for split, folder in found.items()}
+
+
+def times(release: str, config) -> list:
+    image_times = times_of_files if config.on_error == "skip" else times_of_folder
+    return [
+        (folder, times_of_files(os.path.join(folder, "annotations")), image_times(os.path.join(folder, "images")))
+        for folder in folders(release, config.name).values()
+    ]
+
+
+def rows(shard: Shard, config) -> Iterator[tuple | Damage]:
+    images, annotations = (os.path.join(shard.folder, part, "") for part in ("images", "annotations"))
+
+    def read_row(image_id: int, expression_name: bytes, image_name: bytes) -> tuple | None:
+        stem = annotations + expression_name.decode()[: -len(_ENDINGS[0])]
+        expression, valence, arousal, landmarks = (_array(stem + ending) for ending in _ENDINGS)
+        label = _scalar(expression, stem + _ENDINGS[0])
+        if label not in range(11):
+            raise Damage(f"holds {label}, not an expression from 0 to 10", "value out of range", stem + _ENDINGS[0])
+        if label >= len(EXPRESSIONS):
+            return None
+        numbers = unknown_numbers()
+        numbers["valence"] = _affect(valence, stem + _ENDINGS[1])
+        numbers["arousal"] = _affect(arousal, stem + _ENDINGS[2])
+        if landmarks.dtype.kind not in "fiu" or landmarks.size != 136 or not np.isfinite(landmarks).all():
+            raise Damage(
+                f"holds {landmarks.size} values of type {landmarks.dtype}, not 136 finite numbers",
+                path=stem + _ENDINGS[3],
+            )
+        numbers["landmarks_68"] = landmarks.reshape(68, 2)
+        path = images + image_name.decode()
+        check_image(read(path, "unreadable image"), path)
+        return image_id, path, int(label), None, numbers.tobytes()
+
+    columns = (shard.image_ids, shard.annotations, shard.images)
+    return attempts(read_row, zip(*(column.tolist() for column in columns), strict=True))
+
+
+def _affect(array: np.ndarray, path: str) -> float:
+    value = _scalar(array, path)
+    return np.nan if value == -2 else value
+
+
+def _scalar(array: np.ndarray, path: str) -> float:
+    """The files hold a single text such as "-0.17"."""
+    try:
+        value = float(array.reshape(()).item())
+    except (ValueError, TypeError):
+        value = np.nan
+    if not np.isfinite(value) or abs(value) > 1e6:
+        raise Damage(f"holds {np.array2string(array, threshold=4)}, not one finite number", path=path)
+    return value
+
+
+def _array(path: str) -> np.ndarray:
+    try:
+        content = read(path)
+    except Damage as damage:
+        if not os.path.exists(path):
+            raise Damage("is missing", "image without annotation", path) from None
+        raise damage
+    try:
+        # numpy's own reader parses the header anew each time, which takes nine tenths of it; there are few headers.
+        header = content[: 10 + int.from_bytes(content[8:10], "little")]
+        dtype, shape = _header(header)
+        return np.frombuffer(content, dtype, offset=len(header)).reshape(shape)
+    except Exception:
+        raise Damage("is no npy file" if content else "is empty", path=path) from None
+
+
+@functools.lru_cache(maxsize=1000)
+def _header(header: bytes) -> tuple[np.dtype, tuple]:
+    stream = io.BytesIO(header)
+    version = np.lib.format.read_magic(stream)
+    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = reader(stream)
+    if dtype.hasobject or (fortran_order and len(shape) > 1):
+        raise ValueError
+    return dtype, shape

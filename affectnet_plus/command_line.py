@@ -1,0 +1,43 @@
+"""The command `affectnet-plus`."""
+
+import argparse
+import os
+
+LAYOUTS = ("plus", "2021", "2017")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Exit status 2, and one line, where the input is wrong."""
+    parser = argparse.ArgumentParser(prog="affectnet-plus", description="Work with AffectNet+ releases.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_synthesize(commands)
+    args = vars(parser.parse_args(argv))
+    try:
+        parser.exit(args.pop("run")(**args))
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"affectnet-plus: error: {error}\n")
+
+
+def _add_synthesize(commands) -> None:
+    command = commands.add_parser(
+        "synthesize",
+        help="write a licence-free release to try everything on",
+        description="Write a licence-free release of drawn faces, in the layout of AffectNet+ or of an older release, "
+        "with the truth beside it (ROOT/ground_truth.parquet). Same seed, same bytes; same faces in every layout.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("root", metavar="ROOT", help="the release folder to write")
+    command.add_argument("--train", metavar="N", type=int, default=2000, help="pairs in the training set")
+    command.add_argument("--validation", metavar="M", type=int, default=400, help="pairs in the validation set")
+    command.add_argument("--unannotated", metavar="K", type=int, default=0, help="pairs without human annotation")
+    command.add_argument("--layout", choices=LAYOUTS, default="plus", help="AffectNet+, or AffectNet of 2021 or 2017")
+    command.add_argument("--seed", metavar="S", type=int, default=0, help="another seed, other faces")
+    command.add_argument("--num_proc", metavar="P", type=int, default=os.cpu_count(), help="processes")
+    command.add_argument("--image_size", metavar="PIXELS", type=int, default=224, help="width and height of a crop")
+    command.set_defaults(run=_synthesize)
+
+
+def _synthesize(root: str, **options) -> None:
+    from synthetic import synthesize  # here, because drawing needs libraries that reading does not
+
+    synthesize(root, **options)

@@ -1,0 +1,150 @@
+"""The names of everything that is numbered, and how to get from other people's numbers to ours and back."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+# The order of every soft label, class index and score vector in this project. It stands here and nowhere else.
+EXPRESSIONS = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
+# The eleven values of "human-label": the last three are no expression.
+CATEGORIES = (*EXPRESSIONS, "none", "uncertain", "non-face")
+SUBSETS = ("easy", "challenging", "difficult")
+GENDERS = ("female", "male")
+ETHNICITIES = ("asian", "indian", "black", "white", "middle_eastern", "latino_hispanic")
+ANGLES = ("yaw", "pitch", "roll")
+
+# What other datasets call the eight; case, spaces, hyphens and underscores do not matter.
+SYNONYMS = {
+    "neutral": ("neutrality", "natural", "no emotion"),
+    "happy": ("happiness", "joy", "joyful"),
+    "sad": ("sadness",),
+    "surprise": ("surprised", "suprise"),  # the misspelling is a folder of FER2013
+    "fear": ("fearful", "afraid", "scared"),
+    "disgust": ("disgusted",),
+    "anger": ("angry",),
+    "contempt": ("contemptuous",),
+}
+
+# The orders in which people number expressions, in their own spelling. FER2013 and RAF-DB have no contempt.
+# Indices count from 0; the label files of RAF-DB count from 1.
+LABEL_ORDERS = {
+    "affectnet": EXPRESSIONS,
+    "alphabetical": ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"),
+    "fer2013": ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+    "ferplus": ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),
+    "raf-db": ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"),
+}
+
+
+def match_expressions(names: Iterable[str]) -> list[int]:
+    """For each class name of any dataset, its index in `EXPRESSIONS`: by name or known synonym, never by position.
+
+    `match_expressions(["angry", "happiness"])` is `[6, 1]`. Fewer than eight names are fine (FER2013 and RAF-DB
+    have seven). Raises `ValueError` where a name is unknown or two names mean the same expression.
+    """
+    names = list(names)
+    indices = [_EXPRESSION_INDEX.get(_letters(name)) for name in names]
+    known = "; ".join(", ".join((expression, *SYNONYMS[expression])) for expression in EXPRESSIONS)
+    if unknown := [name for name, index in zip(names, indices, strict=True) if index is None]:
+        raise ValueError(
+            f"No expression is known by the name {listed(unknown)} (all names given: {listed(names)}). "
+            f"Known are: {known}."
+        )
+    if twice := [name for name, index in zip(names, indices, strict=True) if indices.count(index) > 1]:
+        raise ValueError(
+            f"Several of the names given mean the same expression: {listed(twice)} "
+            f"(all names given: {listed(names)}). Known are: {known}."
+        )
+    return indices
+
+
+def convert_indices(indices, source: str | Sequence[str], target: str | Sequence[str], missing: int | None = None):
+    """Class indices of one label order as those of another: an array of the same shape.
+
+    `convert_indices([3, 6], "fer2013", "affectnet")` is `[1, 0]`.
+
+    Args:
+        indices: whole numbers of any shape, counted from 0.
+        source, target: a name in `LABEL_ORDERS`, or the class names themselves in their order.
+        missing: what an expression becomes that `target` does not have, e.g. -100 for PyTorch's cross-entropy.
+
+    Raises `ValueError` for an unknown order or name, an index outside the order, and, unless `missing` is given,
+    for an expression that `target` does not have.
+    """
+    source, target = _order(source), _order(target)
+    indices = np.asarray(indices)
+    if indices.dtype.kind not in "iu" and indices.size:
+        raise ValueError(f"Class indices are whole numbers, not {indices.dtype}.")
+    if (wrong := indices[(indices < 0) | (indices >= len(source))]).size:
+        raise ValueError(f"Class index {wrong.flat[0]} is outside the order of {len(source)} names, counted from 0.")
+    absent = [e for e in source if e not in target]
+    if missing is None and (used := [EXPRESSIONS[e] for e in absent if (indices == source.index(e)).any()]):
+        raise ValueError(f"The target order has no {listed(used)}: leave these rows out, or say missing=-1.")
+    table = np.array([target.index(e) if e in target else missing or 0 for e in source])
+    if missing is not None:
+        table[[source.index(e) for e in absent]] = missing
+    return table[indices.astype(np.intp)]
+
+
+def convert_names(names: Iterable[str], target: str | Sequence[str] = "affectnet") -> list[str]:
+    """Class names of any dataset in the spelling of another: `convert_names(["joy"], "ferplus")` is `["happiness"]`.
+
+    Names may come again. Raises `ValueError` where a name is unknown or `target` does not have the expression.
+    """
+    spelling = LABEL_ORDERS[target] if isinstance(target, str) and target in LABEL_ORDERS else target
+    order = _order(target)
+    converted = []
+    for name in names:
+        (index,) = match_expressions([name])
+        if index not in order:
+            raise ValueError(f"The target order has no {EXPRESSIONS[index]!r}: leave these rows out.")
+        converted.append(spelling[order.index(index)])
+    return converted
+
+
+def convert_scores(scores, source: str | Sequence[str], target: str | Sequence[str], drop: bool = False):
+    """Score vectors of one label order as those of another: (..., n) -> (..., m).
+
+    What `source` does not have is NaN, not 0: a model that knows no contempt has not denied it. What `target` does
+    not have is an error, or left out if `drop`; nothing is rescaled.
+
+    Raises `ValueError` for an unknown order or name, a last axis of the wrong length, and a column that would be lost.
+    """
+    source, target = _order(source), _order(target)
+    scores = np.asarray(scores, dtype=float)
+    if scores.ndim < 1 or scores.shape[-1] != len(source):
+        raise ValueError(
+            f"The last axis of scores of shape {scores.shape} is not the {len(source)} names of the order."
+        )
+    if not drop and (lost := [EXPRESSIONS[e] for e in source if e not in target]):
+        raise ValueError(f"The target order has no {listed(lost)}: say drop=True to leave that column out.")
+    converted = np.full((*scores.shape[:-1], len(target)), np.nan)
+    for place, expression in enumerate(target):
+        if expression in source:
+            converted[..., place] = scores[..., source.index(expression)]
+    return converted
+
+
+def _order(order: str | Sequence[str]) -> list[int]:
+    if isinstance(order, str):
+        if order not in LABEL_ORDERS:
+            raise ValueError(f"No label order is called {order!r}. Known are {listed(LABEL_ORDERS)}.")
+        order = LABEL_ORDERS[order]
+    return match_expressions(order)
+
+
+def _letters(name) -> str:
+    return re.sub(r"[\s_-]", "", str(name).lower())
+
+
+def listed(names: Iterable, most: int = 12) -> str:
+    names = [repr(name) for name in names]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+_EXPRESSION_INDEX = {
+    _letters(name): index
+    for index, expression in enumerate(EXPRESSIONS)
+    for name in (expression, *SYNONYMS[expression])
+}

@@ -1,0 +1,183 @@
+"""FER+: the faces of FER2013 with ten people's votes on the same eight expressions (Barsoum et al., 2016).
+
+https://arxiv.org/abs/1608.01041; the votes are fer2013new.csv of https://github.com/microsoft/FERPlus, the images those
+of FER2013: either fer2013.csv, as Kaggle gives it, or the folders of PNG files that FER+'s own script makes of it.
+
+`image_id` is the number in "fer0000012.png", which is the row of both CSV files.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+
+from .expressions import EXPRESSIONS, LABEL_ORDERS, listed, match_expressions
+from .rows import (
+    PAIRS_PER_SHARD,
+    Damage,
+    ReleaseError,
+    attempts,
+    check_image,
+    read,
+    times_of_files,
+    times_of_folder,
+    unknown_numbers,
+)
+
+TITLE = "FER+"
+MARKS = ("fer2013new.csv",)
+VOTES = (*EXPRESSIONS, "unknown", "not_a_face")
+_VOTES, _PIXELS = "fer2013new.csv", "fer2013.csv"
+_USAGES = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
+_FOLDERS = {"train": "FER2013Train", "validation": "FER2013Valid", "test": "FER2013Test"}
+_COLUMNS = ("Usage", "Image name", *LABEL_ORDERS["ferplus"], "unknown", "NF")
+_TO_OURS = np.array([*(match_expressions(LABEL_ORDERS["ferplus"]).index(e) for e in range(8)), 8, 9])
+_SIDE = 48
+
+
+class VoteShard(NamedTuple):
+    """Some rows of fer2013new.csv, as text, and where their images are."""
+
+    votes_path: str
+    numbers: list[int]
+    lines: list[list[str]]
+    folder: str | None  # of the PNG files
+    pixels_path: str | None
+    offsets: np.ndarray | None  # (n, 2) bytes of each row in fer2013.csv
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+def folders(release: str, config_name: str) -> dict[str, str]:
+    """{split: what its images are read from}; one file for all where they are in fer2013.csv."""
+    found = {split: os.path.join(release, folder) for split, folder in _FOLDERS.items()}
+    found = {split: folder for split, folder in found.items() if os.path.isdir(folder)}
+    pixels = os.path.join(release, _PIXELS)
+    if not found and os.path.isfile(pixels):
+        found = dict.fromkeys(_FOLDERS, pixels)
+    if not found:
+        raise ReleaseError(
+            f"{release} has {_VOTES} but no images: put {_PIXELS} of FER2013 beside it, or the folders "
+            f"{listed(_FOLDERS.values())} that FER+'s script makes of it."
+        )
+    return found
+
+
+def shards(release: str, config) -> dict[str, tuple[list[VoteShard], list[Damage]]]:
+    path = os.path.join(release, _VOTES)
+    with io.FileIO(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", "replace", newline="") as text:
+        header, *lines = csv.reader(text)
+    if tuple(header) != _COLUMNS:
+        raise ReleaseError(
+            f"{path} begins with the columns {listed(header)}, not {listed(_COLUMNS)}: download it again."
+        )
+    places = folders(release, config.name)
+    offsets = None
+    if os.path.isfile(next(iter(places.values()))):
+        offsets = _line_offsets(os.path.join(release, _PIXELS))
+        if len(offsets) != len(lines):
+            raise ReleaseError(
+                f"{os.path.join(release, _PIXELS)} has {len(offsets)} rows and {path} {len(lines)}: they go together "
+                "row by row, so download both again."
+            )
+    found = {}
+    for split, place in places.items():
+        numbers = [i for i, line in enumerate(lines) if line and line[0] == _USAGES[split]]
+        chunks = [numbers[start : start + PAIRS_PER_SHARD] for start in range(0, len(numbers), PAIRS_PER_SHARD)]
+        found[split] = (
+            [
+                VoteShard(
+                    path,
+                    chunk,
+                    [lines[i] for i in chunk],
+                    None if offsets is not None else place,
+                    None if offsets is None else place,
+                    None if offsets is None else offsets[chunk],
+                )
+                for chunk in chunks
+            ],
+            [],
+        )
+    strays = sorted({line[0] if line else "" for line in lines}.difference(_USAGES.values()))
+    if strays:
+        raise ReleaseError(
+            f'{path} has {listed(strays)} as "Usage", not {listed(_USAGES.values())}: download it again.'
+        )
+    return found
+
+
+def _line_offsets(path: str) -> np.ndarray:
+    """(rows, 2): where each row of a CSV with a header begins and ends, in bytes."""
+    with io.FileIO(path) as raw, io.BufferedReader(raw, 1 << 20) as file:
+        ends = np.cumsum([len(line) for line in file])
+    return np.stack([ends[:-1], ends[1:]], axis=1)
+
+
+def times(release: str, config) -> list:
+    state = [times_of_folder(os.path.join(release, _VOTES))]
+    for place in dict.fromkeys(folders(release, config.name).values()):
+        look = times_of_files if os.path.isdir(place) and config.on_error == "skip" else times_of_folder
+        state.append((place, look(place)))
+    return state
+
+
+def rows(shard: VoteShard, config) -> Iterator[tuple | Damage]:
+    file = None if shard.pixels_path is None else io.FileIO(shard.pixels_path)
+
+    def read_row(place: int, number: int, line: list[str]) -> tuple | None:
+        here = f"{shard.votes_path}, row {number}"
+        if len(line) != len(_COLUMNS):
+            raise Damage(f"has {len(line)} values, not {len(_COLUMNS)}", path=here)
+        name = line[1].strip()
+        if not name:  # FER+ itself has withdrawn these: nobody saw a face
+            return None
+        if name != f"fer{number:07}.png":
+            raise Damage(f"names the image {name!r}, not 'fer{number:07}.png'", "value out of range", here)
+        if not all(value.isdigit() and int(value) <= 100 for value in line[2:]):
+            raise Damage(f"has {listed(line[2:])} as votes, not ten counts", "value out of range", here)
+        votes = np.array(line[2:], dtype=int)[_TO_OURS]
+        if not votes.any():
+            raise Damage("has no votes at all", "value out of range", here)
+        leading = np.flatnonzero(votes == votes.max())
+        if len(leading) > 1 and config.ties == "drop":
+            return None
+        if len(leading) == 1 and leading[0] >= len(EXPRESSIONS):
+            if (config.unknown if leading[0] == len(EXPRESSIONS) else config.not_a_face) == "drop":
+                return None
+            label = None
+        else:
+            label = int(leading[0]) if len(leading) == 1 else None
+        numbers = unknown_numbers()
+        if (cast := votes[: len(EXPRESSIONS)]).any():
+            numbers["soft_label"] = cast / cast.sum()
+        if file is None:
+            image = os.path.join(shard.folder, name)
+            check_image(read(image, "unreadable image"), image)
+        else:
+            image = {"bytes": _png(file, shard.offsets[place], f"{shard.pixels_path}, row {number}"), "path": name}
+        return number, image, label, None, numbers.tobytes(), dict(zip(VOTES, votes.tolist(), strict=True))
+
+    try:
+        yield from attempts(read_row, zip(range(len(shard)), shard.numbers, shard.lines, strict=True))
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _png(file: io.FileIO, offsets: np.ndarray, here: str) -> bytes:
+    file.seek(int(offsets[0]))
+    fields = file.read(int(offsets[1] - offsets[0])).decode("ascii", "replace").replace('"', "").split(",")
+    try:
+        pixels = np.array(fields[1].split(), dtype=int)
+        if pixels.size != _SIDE**2 or pixels.min() < 0 or pixels.max() > 255:
+            raise ValueError
+    except (ValueError, IndexError, OverflowError):
+        raise Damage(f"does not hold {_SIDE} x {_SIDE} grey values from 0 to 255", "unreadable image", here) from None
+    stream = io.BytesIO()
+    PIL.Image.fromarray(pixels.astype(np.uint8).reshape(_SIDE, _SIDE)).save(stream, "PNG")
+    return stream.getvalue()

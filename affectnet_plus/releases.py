@@ -1,0 +1,83 @@
+"""Which release lies where. A release is read by the module of its layout, which has
+
+- `TITLE`, and `MARKS`: the names of which a folder holds one where it is such a release ("/" at the end: a folder);
+- `shards(release, config)`: {split: (shards in the order of the rows, what is damaged already by the look of it)};
+- `rows(shard, config)`: the rows of a shard, and a `Damage` for each that is broken;
+- `times(release, config)`: changes whenever a table made of these files would.
+"""
+
+import os
+from types import ModuleType
+
+from . import affectnet_2017, affectnet_2021, ferplus, plus
+from .expressions import SUBSETS, listed
+from .rows import ReleaseError
+
+DATA_DIR_VARIABLE = "AFFECTNET_PLUS_DIR"
+# The configurations and what reads them; the first of each is what `check` and `export` begin with.
+LAYOUTS = {
+    **dict.fromkeys(("human_annotated", *SUBSETS, "human_annotated_all", "no_human_annotated"), plus),
+    "affectnet_2021": affectnet_2021,
+    "affectnet_2017": affectnet_2017,
+    "ferplus": ferplus,
+}
+
+
+def find_release(data_dir: str | os.PathLike | None = None, config_name: str = "human_annotated") -> str:
+    """The absolute path of the release in `data_dir`, else in $AFFECTNET_PLUS_DIR: that folder or one right inside it.
+
+    Raises `ReleaseError` where there is none of the layout that the configuration reads, or more than one.
+    """
+    layout = LAYOUTS[config_name]
+    folder, entries = _named_folder(data_dir)
+    if _is_release(folder, layout):
+        return folder
+    found = [name for name, is_dir in entries if is_dir and _is_release(os.path.join(folder, name), layout)]
+    if len(found) == 1:
+        return os.path.join(folder, found[0])
+    if found:
+        raise ReleaseError(f"{folder} holds several releases, {listed(found)}: name one of them as data_dir.")
+    for name, other in LAYOUTS.items():
+        if any(_is_release(place, other) for place in (folder, *(os.path.join(folder, e) for e, is_dir in entries))):
+            raise ReleaseError(
+                f'{folder} is {other.TITLE}, not {layout.TITLE}: load_dataset("affectnet_plus", "{name}", ...) reads it.'
+            )
+    raise ReleaseError(
+        f"{folder} is no release of {layout.TITLE}: neither it nor a folder right inside it holds "
+        f"{' or '.join(layout.MARKS)}. Found there: {listed(name + '/' * is_dir for name, is_dir in entries) or 'nothing'}."
+    )
+
+
+def recognise(data_dir: str | os.PathLike | None = None) -> tuple[str, str]:
+    """The path of the release in `data_dir`, of whatever layout, and the name of the configuration that reads it."""
+    folder, entries = _named_folder(data_dir)
+    for place in (folder, *(os.path.join(folder, name) for name, is_dir in entries if is_dir)):
+        for config_name, layout in LAYOUTS.items():
+            if _is_release(place, layout):
+                return find_release(folder, config_name), config_name
+    known = "; ".join(f"{layout.TITLE}: {' or '.join(layout.MARKS)}" for layout in dict.fromkeys(LAYOUTS.values()))
+    raise ReleaseError(
+        f"{folder} is no release known here. Looked for, in it and in the folders right inside it: {known}. "
+        f"Found there: {listed(name + '/' * is_dir for name, is_dir in entries) or 'nothing'}."
+    )
+
+
+def _named_folder(data_dir) -> tuple[str, list[tuple[str, bool]]]:
+    named = data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    if not named:
+        raise ReleaseError(
+            'No release was named: pass data_dir="/path/to/AffectNet+" to load_dataset, '
+            f"or set the environment variable {DATA_DIR_VARIABLE}."
+        )
+    folder = os.path.abspath(os.path.expanduser(named))
+    if not os.path.isdir(folder):
+        found = "is a file, not a folder: unpack it first" if os.path.isfile(folder) else "does not exist"
+        raise ReleaseError(f"{folder} {found} (named by {'data_dir' if data_dir else '$' + DATA_DIR_VARIABLE}).")
+    with os.scandir(folder) as entries:
+        return folder, sorted((entry.name, entry.is_dir()) for entry in entries)
+
+
+def _is_release(folder: str, layout: ModuleType) -> bool:
+    return any(
+        (os.path.isdir if mark.endswith("/") else os.path.isfile)(os.path.join(folder, mark)) for mark in layout.MARKS
+    )
