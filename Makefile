@@ -31,7 +31,7 @@ test: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/synthetic_faces.py
-	$(BIN)/python benchmarks/reload.py
+	$(BIN)/python benchmarks/dataset_against_peers.py
 	$(BIN)/python benchmarks/ebc_on_synthetic.py "$$(mktemp -d)"
 
 lint: .venv/installed

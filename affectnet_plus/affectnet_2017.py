@@ -22,8 +22,9 @@ _FILES = {
     "validation": "validation.csv",
     "automatically_annotated": "automatically_annotated.csv",
 }
-MARKS = tuple(_FILES.values())
 _FOLDERS = ("Manually_Annotated_Images", "Automatically_Annotated_Images")
+# Lists and images may each lie in a folder of their own, as they were unpacked.
+MARKS = (*_FILES.values(), *(f"{name}/" for name in _FOLDERS), "Manually_Annotated_compressed/")
 _COLUMNS = (
     "subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks", "expression",
     "valence", "arousal",
@@ -63,7 +64,7 @@ def shards(release: str, config) -> dict[str, tuple[list[CsvShard], list[Damage]
     image_folders = (*_found(release, _FOLDERS).values(), release)
     if len(image_folders) == 1:
         raise ReleaseError(
-            f"{release} has the lists of AffectNet but no folder {' or '.join(_FOLDERS)}: unpack the images beside them."
+            f"{release} has lists of images but no folder {' or '.join(_FOLDERS)}: unpack them beside it."
         )
     return {split: (_lines(path, image_folders), []) for split, path in folders(release, config.name).items()}
 
@@ -80,7 +81,7 @@ def _lines(path: str, image_folders: tuple[str, ...]) -> list[CsvShard]:
                 f"{path} lacks the column {listed(missing)} (found {listed(columns)}): download it again."
             )
         start, count, row = file.tell(), 0, 0
-        for line in file:
+        for _ in file:
             count += 1
             if count == PAIRS_PER_SHARD:
                 end = file.tell()

@@ -15,9 +15,8 @@ from .rows import (
     attempts,
     check_image,
     pair_shards,
+    pair_times,
     read,
-    times_of_files,
-    times_of_folder,
     unknown_numbers,
 )
 
@@ -43,11 +42,7 @@ def shards(release: str, config) -> dict[str, tuple[list[Shard], list[Damage]]]:
 
 
 def times(release: str, config) -> list:
-    image_times = times_of_files if config.on_error == "skip" else times_of_folder
-    return [
-        (folder, times_of_files(os.path.join(folder, "annotations")), image_times(os.path.join(folder, "images")))
-        for folder in folders(release, config.name).values()
-    ]
+    return [pair_times(folder, config.on_error) for folder in folders(release, config.name).values()]
 
 
 def rows(shard: Shard, config) -> Iterator[tuple | Damage]:

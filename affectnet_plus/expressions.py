@@ -114,9 +114,7 @@ def convert_scores(scores, source: str | Sequence[str], target: str | Sequence[s
     source, target = _order(source), _order(target)
     scores = np.asarray(scores, dtype=float)
     if scores.ndim < 1 or scores.shape[-1] != len(source):
-        raise ValueError(
-            f"The last axis of scores of shape {scores.shape} is not the {len(source)} names of the order."
-        )
+        raise ValueError(f"Scores of shape {scores.shape} do not have the {len(source)} names of the order last.")
     if not drop and (lost := [EXPRESSIONS[e] for e in source if e not in target]):
         raise ValueError(f"The target order has no {listed(lost)}: say drop=True to leave that column out.")
     converted = np.full((*scores.shape[:-1], len(target)), np.nan)

@@ -3,12 +3,14 @@
 https://arxiv.org/abs/1608.01041; the votes are fer2013new.csv of https://github.com/microsoft/FERPlus, the images those
 of FER2013: either fer2013.csv, as Kaggle gives it, or the folders of PNG files that FER+'s own script makes of it.
 
-`image_id` is the number in "fer0000012.png", which is the row of both CSV files.
+`image_id` is the row of both CSV files, counted from 0. The number in a name such as "fer0000012.png" is another one:
+withdrawn images have none, and three faces of the training set are named twice.
 """
 
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -136,8 +138,8 @@ def rows(shard: VoteShard, config) -> Iterator[tuple | Damage]:
         name = line[1].strip()
         if not name:  # FER+ itself has withdrawn these: nobody saw a face
             return None
-        if name != f"fer{number:07}.png":
-            raise Damage(f"names the image {name!r}, not 'fer{number:07}.png'", "value out of range", here)
+        if not re.fullmatch(r"fer\d{7}\.png", name):
+            raise Damage(f"names the image {name[:40]!r}, which is not like 'fer0000012.png'", path=here)
         if not all(value.isdigit() and int(value) <= 100 for value in line[2:]):
             raise Damage(f"has {listed(line[2:])} as votes, not ten counts", "value out of range", here)
         votes = np.array(line[2:], dtype=int)[_TO_OURS]

@@ -18,9 +18,8 @@ from .rows import (
     check_image,
     nothing,
     pair_shards,
+    pair_times,
     read,
-    times_of_files,
-    times_of_folder,
 )
 
 TITLE = "AffectNet+"
@@ -47,12 +46,7 @@ def shards(release: str, config) -> dict[str, tuple[list[Shard], list[Damage]]]:
 
 
 def times(release: str, config) -> list:
-    """Images are read where they lie, so an overwritten one needs no new table, unless it was left out as broken."""
-    image_times = times_of_files if config.on_error == "skip" else times_of_folder
-    return [
-        (folder, times_of_files(os.path.join(folder, "annotations")), image_times(os.path.join(folder, "images")))
-        for folder in folders(release, config.name).values()
-    ]
+    return [pair_times(folder, config.on_error) for folder in folders(release, config.name).values()]
 
 
 def rows(shard: Shard, config) -> Iterator[tuple | Damage]:

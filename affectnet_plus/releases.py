@@ -40,11 +40,12 @@ def find_release(data_dir: str | os.PathLike | None = None, config_name: str = "
     for name, other in LAYOUTS.items():
         if any(_is_release(place, other) for place in (folder, *(os.path.join(folder, e) for e, is_dir in entries))):
             raise ReleaseError(
-                f'{folder} is {other.TITLE}, not {layout.TITLE}: load_dataset("affectnet_plus", "{name}", ...) reads it.'
+                f"{folder} is {other.TITLE}, not {layout.TITLE}: "
+                f'load_dataset("affectnet_plus", "{name}", ...) reads it.'
             )
     raise ReleaseError(
         f"{folder} is no release of {layout.TITLE}: neither it nor a folder right inside it holds "
-        f"{' or '.join(layout.MARKS)}. Found there: {listed(name + '/' * is_dir for name, is_dir in entries) or 'nothing'}."
+        f"{' or '.join(layout.MARKS)}. Found there: {_shown(entries)}."
     )
 
 
@@ -58,7 +59,7 @@ def recognise(data_dir: str | os.PathLike | None = None) -> tuple[str, str]:
     known = "; ".join(f"{layout.TITLE}: {' or '.join(layout.MARKS)}" for layout in dict.fromkeys(LAYOUTS.values()))
     raise ReleaseError(
         f"{folder} is no release known here. Looked for, in it and in the folders right inside it: {known}. "
-        f"Found there: {listed(name + '/' * is_dir for name, is_dir in entries) or 'nothing'}."
+        f"Found there: {_shown(entries)}."
     )
 
 
@@ -75,6 +76,10 @@ def _named_folder(data_dir) -> tuple[str, list[tuple[str, bool]]]:
         raise ReleaseError(f"{folder} {found} (named by {'data_dir' if data_dir else '$' + DATA_DIR_VARIABLE}).")
     with os.scandir(folder) as entries:
         return folder, sorted((entry.name, entry.is_dir()) for entry in entries)
+
+
+def _shown(entries: list[tuple[str, bool]]) -> str:
+    return listed(name + "/" * is_dir for name, is_dir in entries) or "nothing"
 
 
 def _is_release(folder: str, layout: ModuleType) -> bool:
