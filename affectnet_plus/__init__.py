@@ -26,7 +26,7 @@ from .expressions import (
     convert_scores,
     match_expressions,
 )
-from .releases import DATA_DIR_VARIABLE, find_release
+from .releases import DATA_DIR_VARIABLE, find_release, recognise
 from .rows import ReleaseError
 
 register()
@@ -51,4 +51,5 @@ __all__ = [
     "features",
     "find_release",
     "match_expressions",
+    "recognise",
 ]

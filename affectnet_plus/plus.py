@@ -2,6 +2,7 @@
 
 import json
 import math
+import operator
 import os
 import struct
 from collections.abc import Iterator
@@ -84,6 +85,8 @@ def rows(shard: Shard, config) -> Iterator[tuple | Damage]:
 _RACE_KEYS = tuple(name.replace("_", " ") for name in ETHNICITIES)  # "middle eastern" in the release
 NUMBER_TYPES = frozenset((int, float))  # a JSON true is neither, though Python counts bool as an int
 _FLOAT32_MAX = 3.4e38
+_FIRST_KEYS = operator.itemgetter("age", "valence", "arousal", "landmark-68")
+_GENDER, _RACE, _POSE = (operator.itemgetter(*keys) for keys in (GENDERS, _RACE_KEYS, ANGLES))
 
 
 def _annotation(content: bytes) -> dict:
@@ -106,6 +109,30 @@ def _human_label(annotation: dict) -> int:
 
 def _numbers(annotation: dict, complete: bool) -> bytes:
     """The bytes of one `NUMBERS`. `complete`: all metadata must be there; a non-face may lack any of it."""
+    return _all_numbers(annotation) or _numbers_by_key(annotation, complete)
+
+
+def _all_numbers(annotation: dict) -> bytes | None:
+    """All at once where nothing is missing or wrong, as nearly always: half the time of looking at each key."""
+    try:
+        soft_label, meta = annotation["soft-label"], annotation["meta-data"]
+        age, valence, arousal, landmarks = _FIRST_KEYS(meta)
+        if len(soft_label) != len(EXPRESSIONS) or len(landmarks) != 136 or -2 in (valence, arousal):
+            return None
+        scores = *_GENDER(meta["gender"]), *_RACE(meta["race"]), *_POSE(meta["pose"])
+        values = [*soft_label, age, valence, arousal, *scores, *landmarks]
+        if not (NUMBER_TYPES.issuperset(map(type, values)) and math.isfinite(sum(values))):
+            return None
+        if min(soft_label) < 0 or max(soft_label) > 1 or age % 1 or abs(age) > 999:
+            return None
+        packed = FLOATS[158].pack(*values)
+    except (KeyError, TypeError, OverflowError, struct.error):
+        return None
+    return packed + (_packed(meta.get("landmark-29"), 58) or nothing(58))
+
+
+def _numbers_by_key(annotation: dict, complete: bool) -> bytes:
+    """The same for anything else, with the words for what is wrong."""
     soft_label = _get(annotation, "soft-label", True)
     packed = _packed_list(soft_label, len(EXPRESSIONS), "soft-label")
     if not 0 <= min(soft_label) <= max(soft_label) <= 1:

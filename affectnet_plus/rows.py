@@ -41,7 +41,7 @@ NUMBERS = np.dtype(
     ]
 )
 # "=" and not the default, which turns a number too large for float32 into infinity instead of refusing it.
-FLOATS = {count: struct.Struct(f"={count}f") for count in (2, 3, 6, 8, 58, 136)}
+FLOATS = {count: struct.Struct(f"={count}f") for count in (2, 3, 6, 8, 58, 136, 158)}
 # A shard is one Arrow table, one step of a shuffled stream and the least that a process is given.
 PAIRS_PER_SHARD = 500
 

@@ -18,9 +18,11 @@ from transformers import AutoModelForImageClassification, pipeline
 
 from affectnet_plus import EXPRESSIONS
 from modeling import EBCConfig
+from synthetic import synthesize
 from training import train_ebc
+from training.arguments import DataArguments
 from training.calibration import fit_calibration
-from training.data import BalancedSampler
+from training.data import BalancedSampler, load_split
 from training.metrics import OneVsRest, js_divergence
 
 TRAINING = Path(__file__).parents[1] / "training"
@@ -263,6 +265,20 @@ def test_bad_value_in_a_file_is_said_too(ferplus, tmp_path, monkeypatch, capsys)
     with pytest.raises(SystemExit):
         train_ebc.main()
     assert "invalid choice: 'uniform'" in capsys.readouterr().err
+
+
+def test_any_release_is_recognised_and_its_broken_rows_can_be_left_out(tmp_path):
+    synthesize(tmp_path / "2021", train=60, validation=24, seed=2, num_proc=1, image_size=48, layout="2021")
+    split = load_split(DataArguments(data_dir=str(tmp_path / "2021")), "validation", with_soft_labels=True)
+    assert len(split) > 8 and split.soft_labels is None
+    assert split.image(0).size == (48, 48)
+    image = next((tmp_path / "2021/val_set/images").iterdir())
+    image.write_bytes(image.read_bytes()[:-50])
+    with pytest.raises(ValueError, match="truncated image.*on_error"):
+        load_split(DataArguments(data_dir=str(tmp_path / "2021")), "validation")
+    with pytest.warns(UserWarning, match="1 broken row"):
+        left = load_split(DataArguments(data_dir=str(tmp_path / "2021"), on_error="skip"), "validation")
+    assert len(left) == len(split) - 1
 
 
 def test_resuming_with_other_settings_is_refused(ferplus, tmp_path):

@@ -14,13 +14,25 @@ class DataArguments:
     """Which faces: a release (`--data_dir`), or any Hugging Face dataset or Parquet folder (`--dataset_name`)."""
 
     data_dir: str | None = field(
-        default=None, metadata={"help": "AffectNet+ release folder or its parent. Default: $AFFECTNET_PLUS_DIR."}
+        default=None,
+        metadata={
+            "help": "Folder of a release, or its parent: AffectNet+, AffectNet of 2021 or 2017, FER+. "
+            "Default: $AFFECTNET_PLUS_DIR."
+        },
     )
     dataset_name: str | None = field(
         default=None, metadata={"help": "Instead of a release: a Hub id or a folder that `load_dataset` can read."}
     )
     dataset_config_name: str | None = field(
-        default=None, metadata={"help": "Configuration of the dataset; of a release, e.g. human_annotated or easy."}
+        default=None,
+        metadata={"help": "Configuration of the dataset; of a release, e.g. easy. Default: the release's first."},
+    )
+    on_error: str = field(
+        default="raise",
+        metadata={
+            "help": "Broken rows of a release: raise an error, or skip them (they are counted and listed).",
+            "choices": ["raise", "skip"],
+        },
     )
     image_column_name: str = field(default="image", metadata={"help": "Column that holds the face."})
     label_column_name: str = field(

@@ -56,7 +56,8 @@ def load_split(args, split: str, max_samples: int | None = None, with_soft_label
             builder.download_and_prepare()
             rows = builder.as_dataset()
         else:
-            rows = datasets.load_dataset(affectnet_plus.__name__, args.dataset_config_name, data_dir=args.data_dir)
+            name = args.dataset_config_name or affectnet_plus.recognise(args.data_dir)[1]
+            rows = datasets.load_dataset("affectnet_plus", name, data_dir=args.data_dir, on_error=args.on_error)
     except FileNotFoundError as error:
         raise ValueError(f"No dataset at {args.dataset_name or args.data_dir!r}: {error}") from error
     if split not in rows:
@@ -106,6 +107,8 @@ def _soft_labels(rows: datasets.Dataset, args, to_ours: np.ndarray) -> np.ndarra
     if column not in rows.column_names or not isinstance(rows.features[args.label_column_name], datasets.ClassLabel):
         return None  # plain names have no order
     values = rows[column][:]
+    if all(value is None for value in values):  # a release without soft labels
+        return None
     if any(value is None or len(value) != len(to_ours) or None in value for value in values):
         raise ValueError(
             f"Column {column!r} of {rows.split} does not hold {len(to_ours)} scores in every row, one per class name "
