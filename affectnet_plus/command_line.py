@@ -11,6 +11,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="affectnet-plus", description="Work with AffectNet+ releases.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_synthesize(commands)
+    _add_check(commands)
     args = vars(parser.parse_args(argv))
     try:
         parser.exit(args.pop("run")(**args))
@@ -41,3 +42,26 @@ def _synthesize(root: str, **options) -> None:
     from synthetic import synthesize  # here, because drawing needs libraries that reading does not
 
     synthesize(root, **options)
+
+
+def _add_check(commands) -> None:
+    command = commands.add_parser(
+        "check",
+        help="tell whether a copy of a release is whole",
+        description="Read everything in a release of AffectNet+, AffectNet (2021, 2017) or FER+, and tell what is "
+        "there, what is missing or broken, and whether downloading it again would help. Exit status: 0 whole, 1 not, "
+        "2 no such release.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("root", metavar="ROOT", help="the release folder, or the folder it lies in")
+    command.add_argument("--json", metavar="FILE", help="also write the counts and every single problem to this file")
+    command.add_argument("--num_proc", metavar="P", type=int, default=os.cpu_count(), help="processes")
+    command.set_defaults(run=_check)
+
+
+def _check(root: str, json: str | None, num_proc: int) -> int:
+    from .check import check  # here, because `datasets` takes seconds to import
+
+    findings = check(root, num_proc, json)
+    print(findings.page())
+    return 0 if findings.whole else 1

@@ -273,7 +273,9 @@ def test_any_release_is_recognised_and_its_broken_rows_can_be_left_out(tmp_path)
     assert len(split) > 8 and split.soft_labels is None
     assert split.image(0).size == (48, 48)
     image = next((tmp_path / "2021/val_set/images").iterdir())
-    image.write_bytes(image.read_bytes()[:-50])
+    content = image.read_bytes()
+    image.unlink()
+    image.write_bytes(content[:-50])
     with pytest.raises(ValueError, match="truncated image.*on_error"):
         load_split(DataArguments(data_dir=str(tmp_path / "2021")), "validation")
     with pytest.warns(UserWarning, match="1 broken row"):
