@@ -159,6 +159,8 @@ def rows(shard: VoteShard, config) -> Iterator[tuple | Damage]:
             numbers["soft_label"] = cast / cast.sum()
         if file is None:
             image = os.path.join(shard.folder, name)
+            if not os.path.isfile(image):
+                raise Damage("is missing", "annotation without image", image)
             check_image(read(image, "unreadable image"), image)
         else:
             image = {"bytes": _png(file, shard.offsets[place], f"{shard.pixels_path}, row {number}"), "path": name}

@@ -109,22 +109,23 @@ def read(path: str, kind: str = "unreadable annotation") -> bytes:
         raise Damage(f"cannot be read ({error.strerror})", kind, path) from None
 
 
-def numbered_files(folder: str, endings: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, list[Damage]]:
+def numbered_files(folder: str, endings: tuple[str, ...], kind: str) -> tuple[np.ndarray, np.ndarray, dict]:
     """All N, ascending, and the file names (bytes), of the files called N + ending; anything else there is a stray.
 
-    Where one N has two files neither is taken, as nobody can say which is right.
+    Where one N has two files, neither is taken, as nobody can say which is right: the third value is {N: Damage}.
     """
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if _is_numbered(entry.name, endings)]
     ids = np.array([_number_of(name) for name in names], np.int64)
-    order = np.argsort(ids, kind="stable")
-    ids, names = ids[order], np.array(names, "S")[order]
+    names = np.array(names, "S")
+    order = np.lexsort((names, ids))
+    ids, names = ids[order], names[order]
     same = ids[1:] == ids[:-1]
     twice = np.append(same, False) | np.insert(same, 0, False) if len(ids) else np.zeros(0, bool)
-    damages = [
-        Damage(f"has two files for one number, {listed(names[ids == n].astype(str).tolist())}", KINDS[4], folder)
-        for n in np.unique(ids[twice])
-    ]
+    damages = {}
+    for n in np.unique(ids[twice]):
+        first, *others = names[ids == n].astype(str).tolist()
+        damages[n] = Damage(f"is not the only file of its number: there is {listed(others)}", kind, f"{folder}/{first}")
     return ids[~twice], names[~twice], damages
 
 
@@ -234,15 +235,15 @@ class Shard(NamedTuple):
 def pair_shards(folder: str, annotation_endings: tuple[str, ...]) -> tuple[list[Shard], list[Damage]]:
     """The pairs of images/ and annotations/ in the numeric order of N, and what has no partner."""
     image_folder, annotation_folder = _parts(folder)
-    image_ids, images, damages = numbered_files(image_folder, (".jpg", ".jpeg", ".png"))
-    annotation_ids, annotations, more = numbered_files(annotation_folder, annotation_endings)
-    damages += more
-    doubled = bool(damages)
+    image_ids, images, doubled = numbered_files(image_folder, (".jpg", ".jpeg", ".png"), "unreadable image")
+    annotation_ids, annotations, more = numbered_files(annotation_folder, annotation_endings, "unreadable annotation")
+    doubled |= more
+    damages = list(doubled.values())
     for ids, names, others, where, kind, what in (
         (image_ids, images, annotation_ids, image_folder, KINDS[0], "has no annotation"),
         (annotation_ids, annotations, image_ids, annotation_folder, KINDS[1], "has no image"),
     ):
-        lonely = names[~np.isin(ids, others)].astype(str)
+        lonely = names[~np.isin(ids, [*others, *doubled])].astype(str)
         damages += [Damage(what, kind, os.path.join(where, name)) for name in lonely]
     paired = np.intersect1d(image_ids, annotation_ids, assume_unique=True)
     images, annotations = images[np.isin(image_ids, paired)], annotations[np.isin(annotation_ids, paired)]

@@ -318,7 +318,7 @@ def test_ferplus_that_does_not_fit_together(ferplus):
             load(root, "ferplus")
     else:
         (root / "FER2013Train/fer0000000.png").unlink()
-        with pytest.raises(ReleaseError, match="fer0000000.png cannot be read"):
+        with pytest.raises(ReleaseError, match="fer0000000.png is missing"):
             load(root, "ferplus")
 
 
