@@ -12,11 +12,14 @@ def main(argv: list[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_synthesize(commands)
     _add_check(commands)
+    _add_export(commands)
     args = vars(parser.parse_args(argv))
     try:
         parser.exit(args.pop("run")(**args))
     except (ValueError, OSError) as error:
         parser.exit(2, f"affectnet-plus: error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "affectnet-plus: interrupted\n")
 
 
 def _add_synthesize(commands) -> None:
@@ -65,3 +68,26 @@ def _check(root: str, json: str | None, num_proc: int) -> int:
     findings = check(root, num_proc, json)
     print(findings.page())
     return 0 if findings.whole else 1
+
+
+def _add_export(commands) -> None:
+    command = commands.add_parser(
+        "export",
+        help="write a release as Parquet that `datasets` reads without this package",
+        description="Write a release of AffectNet+, AffectNet (2021, 2017) or FER+ as Parquet files with the images "
+        "inside, and a dataset card. Killed, it goes on where it stopped when the same command is given again.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("root", metavar="ROOT", help="the release folder, or the folder it lies in")
+    command.add_argument("out", metavar="OUT", help="the folder to write")
+    command.add_argument("--push", metavar="REPO", help="then upload OUT to this private dataset repository of the Hub")
+    command.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="what to do at a broken row")
+    command.add_argument("--num_proc", metavar="P", type=int, default=os.cpu_count(), help="processes")
+    command.add_argument("--rows_per_file", metavar="N", type=int, default=10_000, help="rows of one Parquet file")
+    command.set_defaults(run=_export)
+
+
+def _export(root: str, out: str, **options) -> None:
+    from .export import export  # here, because `datasets` takes seconds to import
+
+    export(root, out, **options)

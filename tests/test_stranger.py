@@ -1,0 +1,40 @@
+"""What people who do not have this package do with an exported folder."""
+
+import os
+import subprocess
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig
+
+from affectnet_plus import EXPRESSIONS
+from affectnet_plus.export import export
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """Python of a virtual environment with all libraries of this one, but without this package."""
+    folder = tmp_path_factory.mktemp("stranger") / "venv"
+    venv.create(folder)
+    (site_packages,) = (folder / "lib").glob("python*/site-packages")
+    (site_packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
+    python = folder / "bin/python"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(*args, cwd):
+        return subprocess.run([python, *map(str, args)], cwd=cwd, env=environment, capture_output=True, text=True)
+
+    missing = run("-c", "import affectnet_plus", cwd=folder)
+    assert "No module named 'affectnet_plus'" in missing.stderr, "this environment has the package after all"
+    return run
+
+
+def test_a_stock_trainer_trains_on_an_exported_folder(stranger, release, tmp_path):
+    export(release, tmp_path / "faces", num_proc=1)
+    done = stranger(Path(__file__).with_name("train_on_export.py"), "faces", "model", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 0 <= float(done.stdout.split("accuracy")[-1].split()[0]) <= 1
+    assert tuple(AutoConfig.from_pretrained(tmp_path / "model").id2label.values()) == EXPRESSIONS
+    assert (tmp_path / "model/model.safetensors").stat().st_size > 1e6
