@@ -8,8 +8,10 @@ A row is a tuple (image_id, image, label, subset, numbers[, votes]):
   Python number lives on. What a row lacks is NaN there, and null in the table.
 """
 
+import collections
 import functools
 import io
+import itertools
 import math
 import os
 import re
@@ -43,7 +45,7 @@ NUMBERS = np.dtype(
 # "=" and not the default, which turns a number too large for float32 into infinity instead of refusing it.
 FLOATS = {count: struct.Struct(f"={count}f") for count in (2, 3, 6, 8, 58, 136, 158)}
 # A shard is one Arrow table, one step of a shuffled stream and the least that a process is given.
-PAIRS_PER_SHARD = 500
+PAIRS_PER_SHARD = 1000
 
 
 class ReleaseError(DatasetGenerationError, ValueError):
@@ -91,7 +93,7 @@ def unknown_numbers() -> np.ndarray:
 
 _READ_BYTES = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows needs to be told
 _CHUNK = 1 << 16
-_THREADS = 8
+_THREADS = 4
 
 
 def read(path: str, kind: str = "unreadable annotation") -> bytes:
@@ -115,13 +117,18 @@ def numbered_files(folder: str, endings: tuple[str, ...], kind: str) -> tuple[np
     Where one N has two files, neither is taken, as nobody can say which is right: the third value is {N: Damage}.
     """
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if _is_numbered(entry.name, endings)]
-    ids = np.array([_number_of(name) for name in names], np.int64)
-    names = np.array(names, "S")
+        found = (entry.name for entry in entries if _is_numbered(entry.name, endings))
+        # Arrays block by block: a list of all names would take ten times their memory.
+        blocks = [
+            (np.array([_number_of(name) for name in block], np.int64), np.array(block, "S")) for block in _blocks(found)
+        ]
+    if not blocks:
+        return np.zeros(0, np.int64), np.zeros(0, "S1"), {}
+    ids, names = (np.concatenate(column) for column in zip(*blocks, strict=True))
     order = np.lexsort((names, ids))
     ids, names = ids[order], names[order]
     same = ids[1:] == ids[:-1]
-    twice = np.append(same, False) | np.insert(same, 0, False) if len(ids) else np.zeros(0, bool)
+    twice = np.append(same, False) | np.insert(same, 0, False)
     damages = {}
     for n in np.unique(ids[twice]):
         first, *others = names[ids == n].astype(str).tolist()
@@ -144,11 +151,21 @@ def times_of_files(folder: str) -> int:
     pyarrow and threads, because they ask the disk for many files at once: half the time of `os.scandir` on two cores,
     and more is gained where the disk is on a network.
     """
-    paths = [os.path.join(folder, name) for name in os.listdir(folder)]
-    chunks = [paths[start::_THREADS] for start in range(_THREADS)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        files = pool.map(pyarrow.fs.LocalFileSystem().get_file_info, chunks)
-        return times_of_folder(folder) + sum(sum([hash((f.mtime_ns, f.size)) for f in chunk]) for chunk in files)
+    look, total, pending = pyarrow.fs.LocalFileSystem().get_file_info, times_of_folder(folder), collections.deque()
+
+    def times(paths: list[str]) -> int:
+        return sum([hash((file.mtime_ns, file.size)) for file in look(paths)])
+
+    with os.scandir(folder) as entries, ThreadPoolExecutor(_THREADS) as pool:
+        for paths in _blocks(entry.path for entry in entries):
+            pending.append(pool.submit(times, paths))
+            if len(pending) > 2 * _THREADS:  # so that memory does not grow with the folder
+                total += pending.popleft().result()
+        return total + sum(block.result() for block in pending)
+
+
+def _blocks(items: Iterator[str], size: int = 2000) -> Iterator[list[str]]:
+    return iter(lambda: list(itertools.islice(items, size)), [])
 
 
 def times_of_folder(folder: str) -> int:
@@ -243,7 +260,7 @@ def pair_shards(folder: str, annotation_endings: tuple[str, ...]) -> tuple[list[
         (image_ids, images, annotation_ids, image_folder, KINDS[0], "has no annotation"),
         (annotation_ids, annotations, image_ids, annotation_folder, KINDS[1], "has no image"),
     ):
-        lonely = names[~np.isin(ids, [*others, *doubled])].astype(str)
+        lonely = names[~(np.isin(ids, others) | np.isin(ids, list(doubled)))].astype(str)
         damages += [Damage(what, kind, os.path.join(where, name)) for name in lonely]
     paired = np.intersect1d(image_ids, annotation_ids, assume_unique=True)
     images, annotations = images[np.isin(image_ids, paired)], annotations[np.isin(annotation_ids, paired)]
