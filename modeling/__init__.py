@@ -4,29 +4,39 @@ from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .backbone import check_backbone, create_backbone
+from .configuration_au import ACTION_UNITS, PROTOTYPES, AUConfig
 from .configuration_ebc import EBCConfig
 from .image_loading import ImageError, load_rgb, open_rgb
+from .modeling_au import AUForImageClassification, AUOutput, MultiHeadClassifier, multi_head_loss
 from .modeling_ebc import BinaryEnsemble, EBCForImageClassification, EBCOutput
 from .pipeline_soft_fer import SoftFerPipeline
 from .soft_label_model import SoftLabelModel, image_processor_for
 
-AutoConfig.register(EBCConfig.model_type, EBCConfig, exist_ok=True)
-AutoModelForImageClassification.register(EBCConfig, EBCForImageClassification, exist_ok=True)
+for _config, _model in ((EBCConfig, EBCForImageClassification), (AUConfig, AUForImageClassification)):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModelForImageClassification.register(_config, _model, exist_ok=True)
 PIPELINE_REGISTRY.register_pipeline(
     "soft-fer", pipeline_class=SoftFerPipeline, pt_model=AutoModelForImageClassification, type="image"
 )
 
 __all__ = [
+    "ACTION_UNITS",
+    "AUConfig",
+    "AUForImageClassification",
+    "AUOutput",
     "BinaryEnsemble",
     "EBCConfig",
     "EBCForImageClassification",
     "EBCOutput",
     "ImageError",
+    "MultiHeadClassifier",
+    "PROTOTYPES",
     "SoftFerPipeline",
     "SoftLabelModel",
     "check_backbone",
     "create_backbone",
     "image_processor_for",
     "load_rgb",
+    "multi_head_loss",
     "open_rgb",
 ]

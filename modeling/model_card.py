@@ -37,9 +37,15 @@ Reference: Fard, Hosseini, Sweeny, Mahoor, "AffectNet+: A Database for Enhancing
 Soft-Labels", IEEE Transactions on Affective Computing, 2025, https://arxiv.org/abs/2410.22506.
 """
 
-_EBC = """EBC, ensemble of binary classifiers (AffectNet+, Fig. 2): per expression {backbones}, each one-vs-rest.
-How they are combined is affectnet-plus's own choice, not the paper's: log-odds = weighted mean of the classifiers'
-log-odds / temperature + shift, fitted on validation."""
+_TITLES = {"affectnet_plus_ebc": "AffectNet+ EBC", "affectnet_plus_au": "AffectNet+ AU experts"}
+_METHODS = {
+    "affectnet_plus_ebc": """EBC, ensemble of binary classifiers (AffectNet+, Fig. 2): per expression
+{backbones}, each one-vs-rest. How they are combined is affectnet-plus's own choice, not the paper's: log-odds =
+weighted mean of the classifiers' log-odds / temperature + shift, fitted on validation.""",
+    "affectnet_plus_au": """AU-based classifier (AffectNet+, Fig. 3): per expression one multi-head {backbones} that
+learns action units and the expression together, one-vs-rest. Which units is affectnet-plus's own choice, not the
+paper's (EMFACS): {units}. So is the calibration: log-odds / temperature + shift, fitted on validation.""",
+}
 
 
 def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
@@ -50,30 +56,38 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
         tags=["facial-expression-recognition", "soft-labels", "affectnet-plus"],
     )
     text = _TEXT.format(
-        title="AffectNet+ EBC",
+        title=_TITLES[config.model_type],
         repo_id=repo_id,
         count=len(config.expressions),
         expressions=", ".join(config.expressions),
         size=config.image_size,
         mean=list(config.image_mean),
         std=list(config.image_std),
-        method=_EBC.format(backbones=", ".join(config.backbones)),
+        method=_METHODS[config.model_type].format(backbones=", ".join(_backbones(config)), units=_units(config)),
         training=_training(config),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}")
 
 
+def _backbones(config) -> list[str]:
+    return config.backbones if hasattr(config, "backbones") else [config.backbone]
+
+
+def _units(config) -> str:
+    units = getattr(config, "action_units", {})
+    return "; ".join(f"{name} {' '.join(map(str, units[name]))}" for name in config.expressions if name in units)
+
+
 def _training(config) -> str:
     if not config.training:
         return "Untrained."
-    rows = [
-        f"| expression | AUROC | average precision | {' | '.join(f'weight {b}' for b in config.backbones)} "
-        "| temperature | shift |",
-        "|---" * (5 + len(config.backbones)) + "|",
-    ]
+    weights = getattr(config, "backbones", [])
+    names = ["expression", "AUROC", "average precision", *(f"weight {b}" for b in weights), "temperature", "shift"]
+    rows = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for name in config.expressions:
         figures, fitted = config.training.get(name, {}), config.calibration.get(name, {})
-        values = [figures.get("auroc"), figures.get("average_precision"), *fitted.get("backbone_weights", [])]
+        values = [figures.get("auroc"), figures.get("average_precision")]
+        values += fitted.get("backbone_weights", [])[: len(weights)]
         values += [fitted.get("temperature"), fitted.get("log_odds_shift")]
         rows.append(f"| {name} | " + " | ".join("-" if v is None else f"{v:.3f}" for v in values) + " |")
     settings = config.training.get(config.expressions[0], {})

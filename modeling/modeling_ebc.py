@@ -46,12 +46,12 @@ class EBCForImageClassification(SoftLabelModel):
 
     def __init__(self, config: EBCConfig):
         super().__init__(config)
-        self.ensembles = nn.ModuleDict({name: BinaryEnsemble(config) for name in config.expressions})
+        self.experts = nn.ModuleDict({name: BinaryEnsemble(config) for name in config.expressions})
         self.post_init()
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> EBCOutput:
         """pixel_values (B, 3, H, W), normalised; labels (B, expressions) in [0, 1], a soft label, for a BCE loss."""
-        classifier_logits = torch.stack([ensemble(pixel_values) for ensemble in self.ensembles.values()], dim=1)
+        classifier_logits = torch.stack([ensemble(pixel_values) for ensemble in self.experts.values()], dim=1)
         logits = self.combine(classifier_logits)
         loss = None if labels is None else F.binary_cross_entropy_with_logits(logits, labels.to(logits))
         return EBCOutput(loss=loss, logits=logits, classifier_logits=classifier_logits)
@@ -61,6 +61,4 @@ class EBCForImageClassification(SoftLabelModel):
         equal = [1 / len(self.config.backbones)] * len(self.config.backbones)
         fitted = [self.config.calibration.get(name, {}) for name in self.config.expressions]
         weights = classifier_logits.new_tensor([c.get("backbone_weights", equal) for c in fitted])
-        temperature = classifier_logits.new_tensor([c.get("temperature", 1.0) for c in fitted])
-        shift = classifier_logits.new_tensor([c.get("log_odds_shift", 0.0) for c in fitted])
-        return (classifier_logits * weights).sum(dim=-1) / temperature + shift
+        return self.calibrate((classifier_logits * weights).sum(dim=-1))

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from huggingface_hub import HfApi
+from torch import Tensor
 from transformers import PreTrainedModel, ViTImageProcessor
 from transformers.dynamic_module_utils import custom_object_save
 
@@ -43,6 +44,13 @@ class SoftLabelModel(PreTrainedModel):
             if tensor.device.type == "cpu" and tensor.data_ptr() % 64:
                 tensor.data = tensor.data.clone()
         return loaded
+
+    def calibrate(self, log_odds: Tensor) -> Tensor:
+        """Log-odds (B, expressions) / temperature + shift, as fitted on validation."""
+        fitted = [self.config.calibration.get(name, {}) for name in self.config.expressions]
+        temperature = log_odds.new_tensor([c.get("temperature", 1.0) for c in fitted])
+        shift = log_odds.new_tensor([c.get("log_odds_shift", 0.0) for c in fitted])
+        return log_odds / temperature + shift
 
     @property
     def image_processor(self) -> ViTImageProcessor:

@@ -8,6 +8,8 @@ import yaml
 from tqdm import tqdm
 from transformers import HfArgumentParser
 
+from affectnet_plus import EXPRESSIONS
+
 
 @dataclass
 class DataArguments:
@@ -110,6 +112,58 @@ class OptimizationArguments:
             )
 
 
+@dataclass
+class ExpertArguments:
+    """What all experts have in common."""
+
+    image_size: int = field(default=224, metadata={"help": "Faces are scaled to this many pixels a side."})
+    expressions: list[str] = field(
+        default_factory=lambda: list(EXPRESSIONS), metadata={"help": f"Some of: {' '.join(EXPRESSIONS)}. Default: all."}
+    )
+    pretrained: bool = field(default=False, metadata={"help": "Start from timm's pretrained weights (needs the Hub)."})
+    prior: str = field(
+        default="validation",
+        metadata={
+            "help": "What scores are calibrated to: the frequencies of the validation split, or 'balanced', as if each "
+            "expression were as frequent as all others together.",
+            "choices": ["validation", "balanced"],
+        },
+    )
+
+    def __post_init__(self):
+        if self.image_size < 16:
+            raise ValueError(f"--image_size is at least 16 pixels, not {self.image_size}.")
+
+
+@dataclass
+class FoldArguments:
+    """Cross-fitting: experts that have not seen a row, to label it with."""
+
+    num_folds: int | None = field(
+        default=None,
+        metadata={
+            "help": "Deal the rows into so many folds, by a stable hash of split and id, and train experts for each on "
+            "all other folds, one fold after the other: OUTPUT_DIR/fold-0, fold-1, ..."
+        },
+    )
+    fold: int | None = field(default=None, metadata={"help": "Only the experts of this fold, counted from 0."})
+    fold_per_rank: bool = field(
+        default=False, metadata={"help": "Each process trains folds of its own, instead of all sharing each fold."}
+    )
+
+    def __post_init__(self):
+        if self.num_folds is None:
+            if self.fold is not None or self.fold_per_rank:
+                raise ValueError("--fold and --fold_per_rank need --num_folds, the number of all folds.")
+            self.folds = [None]
+            return
+        if self.num_folds < 2:
+            raise ValueError(f"--num_folds is at least 2, not {self.num_folds}; leave it out to train on all rows.")
+        if self.fold is not None and not 0 <= self.fold < self.num_folds:
+            raise ValueError(f"--fold is a number from 0 to {self.num_folds - 1}, not {self.fold}.")
+        self.folds = list(range(self.num_folds)) if self.fold is None else [self.fold]
+
+
 def parse_arguments(*dataclass_types, description: str):
     """The dataclasses filled from the command line, or from the one YAML or JSON file named there.
 
@@ -144,3 +198,8 @@ def stop(error: Exception):
     """End the script with the error's sentence instead of a traceback; for what the user can mend."""
     tqdm.write(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)  # on a line of its own, bar or not
     sys.exit(2)
+
+
+def stop_at_image(error: Exception):
+    """The same for an image that cannot be read; from a worker it comes with a traceback in its text."""
+    stop(str(error).strip().splitlines()[-1].partition("ImageError: ")[2] or error)

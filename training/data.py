@@ -1,12 +1,16 @@
-"""Faces for training: any dataset with its labels matched by name, a balanced sampler, augmentation."""
+"""Faces for training: any dataset with its labels matched by name, folds, a balanced sampler, augmentation."""
 
+import dataclasses
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
@@ -19,12 +23,34 @@ from modeling import open_rgb
 
 @dataclass
 class Split:
-    """Rows of one split: `labels` (N,) are indices into EXPRESSIONS, `soft_labels` (N, 8) or None."""
+    """Rows of one split: `labels` (N,) are indices into EXPRESSIONS, `soft_labels` (N, 8) or None.
+
+    `ids` (N,) tell a row from all others of its split: `image_id` where there is such a column, else the name of the
+    image file without its ending, else, where names are missing or come twice, the number of the row. `names` (N,) are
+    those names of files, and where they are missing the ids.
+    """
 
     name: str
     images: datasets.Dataset  # one column, undecoded
     labels: np.ndarray
     soft_labels: np.ndarray | None
+    ids: np.ndarray
+    names: np.ndarray
+
+    def folds(self, num_folds: int) -> np.ndarray:
+        """(N,) the fold of each row, 0 to `num_folds` - 1, by a hash of split and id that is the same everywhere."""
+        keys = (f"{self.name}/{row_id}".encode() for row_id in self.ids)
+        hashes = (int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") for key in keys)
+        return np.array([number % num_folds for number in hashes])
+
+    def select(self, rows: np.ndarray) -> "Split":
+        soft_labels = None if self.soft_labels is None else self.soft_labels[rows]
+        images = self.images.select(rows)
+        columns = {name: getattr(self, name)[rows] for name in ("labels", "ids", "names")}
+        return dataclasses.replace(self, images=images, soft_labels=soft_labels, **columns)
+
+    def without_fold(self, fold: int, num_folds: int) -> "Split":
+        return self.select(np.flatnonzero(self.folds(num_folds) != fold))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,7 +106,22 @@ def load_split(args, split: str, max_samples: int | None = None, with_soft_label
             f"Column {args.image_column_name!r} of {split} has {nulls} rows without an image: leave them out."
         )
     soft_labels = _soft_labels(rows, args, to_ours) if with_soft_labels else None
-    return Split(split, images, to_ours[labels], soft_labels)
+    return Split(split, images, to_ours[labels], soft_labels, *_ids_and_names(rows, images))
+
+
+def load_splits(args) -> tuple[Split, Split]:
+    """The rows to train on, and those to calibrate and measure on."""
+    train = load_split(args, args.train_split_name, args.max_train_samples)
+    return train, load_split(args, args.eval_split_name, args.max_eval_samples, with_soft_labels=True)
+
+
+def _ids_and_names(rows: datasets.Dataset, images: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    paths = pc.struct_field(images.data.column(0), "path").to_pylist()  # without loading images that are in the table
+    names = np.array([Path(path or "").stem for path in paths])
+    ids = np.array([str(image_id) for image_id in rows["image_id"]]) if "image_id" in rows.column_names else names
+    if len(set(ids)) < len(ids):
+        ids = np.arange(len(ids)).astype(str)
+    return ids, names if all(paths) else ids
 
 
 def _labels(rows: datasets.Dataset, column: str) -> tuple[np.ndarray, list[str]]:
@@ -159,12 +200,14 @@ class BalancedSampler(Sampler):
 
 
 class FaceDataset(Dataset):
-    """A split as {"pixel_values": (3, size, size) float, "labels": index}; augmented where the sampler gives a seed."""
+    """A split as {"pixel_values": (3, size, size) float}, with "targets" (n,) where there are targets (rows, n);
+    augmented where the sampler gives a seed."""
 
-    def __init__(self, split: Split, image_processor):
+    def __init__(self, split: Split, image_processor, targets: np.ndarray | None = None):
         self.split = split
         self.image_processor = image_processor
         self.augmentation = augmentation(image_processor)
+        self.targets = None if targets is None else torch.from_numpy(targets)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -179,7 +222,7 @@ class FaceDataset(Dataset):
             torch.default_generator.manual_seed(seed)  # a tenth of the time of torch.manual_seed
             pixel_values = self.augmentation(image)
             torch.set_rng_state(state)
-        return {"pixel_values": pixel_values, "labels": torch.tensor(self.split.labels[row])}
+        return {"pixel_values": pixel_values} | ({} if self.targets is None else {"targets": self.targets[row]})
 
 
 def augmentation(image_processor) -> v2.Compose:

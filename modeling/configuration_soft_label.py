@@ -1,0 +1,43 @@
+"""What the configurations of all our models have in common."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+# The released order of the soft label; the model's own copy of `affectnet_plus.EXPRESSIONS`.
+ID2LABEL = dict(enumerate(("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")))
+
+
+@strict
+class SoftLabelConfig(PreTrainedConfig):
+    r"""
+    image_size (`int`), image_mean, image_std (`list[float]`):
+        Side of the square RGB input in pixels, and its normalisation after scaling to [0, 1].
+    calibration (`dict[str, dict]`):
+        Per expression what was fitted on validation: log-odds are divided by `temperature` (above 0), then
+        `log_odds_shift` is added. An expression without an entry has 1 and 0.
+    training (`dict[str, dict]`):
+        Per expression how it was trained: sampler, seed, steps, optimiser, data, validation figures.
+
+    `id2label` names the expressions this model holds, in the order of `logits`: all eight in the released order by
+    default, fewer where only some are trained yet.
+    """
+
+    image_size: int = 224
+    image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
+    image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
+    calibration: dict[str, dict] | None = None
+    training: dict[str, dict] | None = None
+
+    def __post_init__(self, **kwargs):
+        if self.id2label is None and "num_labels" not in kwargs:
+            self.id2label = dict(ID2LABEL)
+        super().__post_init__(**kwargs)
+        self.label2id = {label: i for i, label in self.id2label.items()}
+        self.problem_type = "multi_label_classification"  # stock pipelines then apply a sigmoid
+        self.calibration = dict(self.calibration or {})
+        self.training = dict(self.training or {})
+
+    @property
+    def expressions(self) -> list[str]:
+        """Names of the expressions in the order of `logits`."""
+        return [self.id2label[i] for i in range(len(self.id2label))]

@@ -1,0 +1,66 @@
+"""AU experts: per expression one multi-head network that learns action units and the expression together (AffectNet+,
+arXiv 2410.22506, Fig. 3)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from .backbone import create_backbone
+from .configuration_au import AUConfig
+from .soft_label_model import SoftLabelModel
+
+
+class MultiHeadClassifier(nn.Module):
+    """The network of one expression: pixel_values (B, 3, H, W) -> log-odds (B, 1 + units), the expression's first.
+
+    Every head is linear on the pooled features, so all of them are the rows of the backbone's last layer.
+    """
+
+    def __init__(self, config: AUConfig, expression: str, pretrained: bool = False):
+        super().__init__()
+        heads = 1 + len(config.action_units[expression])
+        self.backbone = create_backbone(config.backbone, heads, config.image_size, pretrained)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.backbone(pixel_values.contiguous(memory_format=torch.channels_last)).float()
+
+
+def multi_head_loss(log_odds: Tensor, targets: Tensor, au_loss_weight: float) -> Tensor:
+    """BCE of the expression + `au_loss_weight` * mean BCE of its units; both arguments are (B, 1 + units).
+
+    Targets are in [0, 1]: presence, or intensity / 5. NaN is unknown and counts for nothing.
+    """
+    known = ~targets.isnan()
+    losses = F.binary_cross_entropy_with_logits(log_odds, targets.nan_to_num(), reduction="none") * known
+    expression = losses[:, 0].mean()
+    return expression + au_loss_weight * losses[:, 1:].sum() / known[:, 1:].sum().clamp(min=1)
+
+
+@dataclass
+class AUOutput(ImageClassifierOutput):
+    """`logits` (B, expressions), whose sigmoid is the soft label; `au_logits`, for each expression (B, units): the
+    sigmoid is the presence of each of `config.action_units[expression]`, or a fifth of its intensity, as taught;
+    `loss` where `labels` were given."""
+
+    au_logits: tuple[Tensor, ...] | None = None
+
+
+class AUForImageClassification(SoftLabelModel):
+    """One `MultiHeadClassifier` per expression of `config.id2label`, calibrated (`config.calibration`)."""
+
+    config_class = AUConfig
+
+    def __init__(self, config: AUConfig):
+        super().__init__(config)
+        self.experts = nn.ModuleDict({name: MultiHeadClassifier(config, name) for name in config.expressions})
+        self.post_init()
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> AUOutput:
+        """pixel_values (B, 3, H, W), normalised; labels (B, expressions) in [0, 1], a soft label, for a BCE loss."""
+        heads = [expert(pixel_values) for expert in self.experts.values()]
+        logits = self.calibrate(torch.stack([log_odds[:, 0] for log_odds in heads], dim=1))
+        loss = None if labels is None else F.binary_cross_entropy_with_logits(logits, labels.to(logits))
+        return AUOutput(loss=loss, logits=logits, au_logits=tuple(log_odds[:, 1:] for log_odds in heads))

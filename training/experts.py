@@ -1,0 +1,374 @@
+"""How experts of either kind are trained: the loop over one expression, its calibration, the folder it completes."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from filelock import FileLock
+from huggingface_hub import HfApi
+from sklearn.metrics import roc_auc_score
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import AutoConfig, AutoModelForImageClassification, get_scheduler
+
+from affectnet_plus import EXPRESSIONS
+from modeling import SoftLabelModel, image_processor_for
+from training.calibration import fit_calibration
+from training.checkpoints import find_checkpoints, read_state, remove_checkpoints, save_checkpoint, written_beside
+from training.data import BalancedSampler, FaceDataset, Split, check_enough_rows
+from training.metrics import OneVsRest, js_divergence
+
+
+@dataclass
+class Run:
+    """Experts of one kind, trained on one set of rows into one folder."""
+
+    accelerator: Accelerator
+    args: object  # OptimizationArguments
+    prior: str
+    config: object  # of the model without its expressions' results
+    model_class: type[SoftLabelModel]
+    output_dir: Path
+    train: Split
+    evaluation: Split
+    settings: dict  # what decides the weights
+    checkpoints: dict[str, Path]
+    expressions: list[str]  # still to be trained
+
+
+def create_accelerator(args, fold_args) -> Accelerator:
+    if fold_args.fold_per_rank:
+        _leave_the_other_ranks(fold_args)
+    accelerator = Accelerator(
+        cpu=args.use_cpu,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        log_with=args.report_to,
+        project_dir=args.output_dir,
+    )
+    if args.report_to and not accelerator.log_with:
+        raise ValueError(f"--report_to {args.report_to} is not installed here: pip install {args.report_to}")
+    return accelerator
+
+
+def _leave_the_other_ranks(fold_args) -> None:
+    """Go on as a run of one process with its own folds: the rank's, every so many."""
+    rank, world, local = (
+        int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+    fold_args.folds = fold_args.folds[rank::world]
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = devices[local] if local < len(devices) and devices[local] else str(local)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+
+
+def plan_runs(
+    accelerator, data_args, args, fold_args, kind_args, config, model_class, expressions, train, evaluation, more=None
+) -> list[Run]:
+    """One `Run`, or one for each fold; raises `ValueError` where one cannot be. `more` goes into the settings."""
+    runs = []
+    for fold in fold_args.folds:
+        output_dir = Path(args.output_dir) / (f"fold-{fold}" if fold is not None else "")
+        rows = train if fold is None else train.without_fold(fold, fold_args.num_folds)
+        check_enough_rows(rows, evaluation, expressions)
+        check_same_network(output_dir, config)
+        settings = run_settings(data_args, args, kind_args, rows, accelerator) | (more or {})
+        if fold is not None:
+            settings |= {"num_folds": fold_args.num_folds, "left_out_fold": fold}
+        left, checkpoints = list(expressions), {}
+        if args.resume_from_checkpoint:
+            finished = finished_expressions(output_dir, settings)
+            left = [name for name in expressions if name not in finished]
+            if fold is None or args.resume_from_checkpoint == "latest":
+                checkpoints = find_checkpoints(output_dir, args.resume_from_checkpoint)
+            for expression in checkpoints.keys() & left:
+                check_same_settings(checkpoints[expression], settings)
+        run = (accelerator, args, kind_args.prior, config, model_class, output_dir, rows, evaluation, settings)
+        runs.append(Run(*run, checkpoints, left))
+        if accelerator.is_main_process:
+            output_dir.mkdir(parents=True, exist_ok=True)
+    return runs
+
+
+def train_expert(
+    run: Run,
+    expression: str,
+    create: Callable[[], torch.nn.Module],
+    loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    train_targets: np.ndarray,
+    eval_targets: np.ndarray,
+    expression_columns: slice,
+) -> None:
+    """Train one expression's network, calibrate it on validation, and save it into the model folder.
+
+    Args:
+        create: makes the network, (B, 3, H, W) -> (B, outputs).
+        loss_function: (outputs, targets) -> scalar.
+        train_targets, eval_targets: float32 (rows, n) of the two splits.
+        expression_columns: those of the outputs that are log-odds of the expression; others are units'.
+    """
+    accelerator, args, output_dir = run.accelerator, run.args, run.output_dir
+    index = EXPRESSIONS.index(expression)
+    seed = args.seed * len(EXPRESSIONS) + index  # the same whichever expressions are trained beside it
+    faces_per_step = args.per_device_train_batch_size * accelerator.num_processes * args.gradient_accumulation_steps
+    steps_per_epoch = max(1, round(len(run.train) / faces_per_step))
+    max_steps = args.max_train_steps or math.ceil(args.num_train_epochs * steps_per_epoch)
+
+    set_seed(seed)
+    network = create()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
+    warmup_steps = args.warmup_steps if args.warmup_steps >= 1 else args.warmup_steps * max_steps
+    scheduler = get_scheduler(  # Accelerate steps it once per process
+        args.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=int(warmup_steps) * accelerator.num_processes,
+        num_training_steps=max_steps * accelerator.num_processes,
+    )
+    network, optimizer, scheduler = accelerator.prepare(network, optimizer, scheduler)
+
+    step = 0
+    if (checkpoint := run.checkpoints.get(expression)) is not None:
+        accelerator.load_state(checkpoint)
+        step = read_state(checkpoint)["step"]
+
+    image_processor = image_processor_for(run.config)
+    workers = {"num_workers": args.dataloader_num_workers, "pin_memory": accelerator.device.type == "cuda"}
+    sampler = BalancedSampler(
+        run.train.labels == index, seed, num_draws=max_steps * faces_per_step, start=step * faces_per_step
+    )
+    train_loader = accelerator.prepare(
+        DataLoader(
+            FaceDataset(run.train, image_processor, train_targets), args.per_device_train_batch_size,
+            sampler=sampler, generator=torch.Generator().manual_seed(seed), **workers,
+        )
+    )  # fmt: skip
+    eval_loader = accelerator.prepare(
+        DataLoader(
+            FaceDataset(run.evaluation, image_processor, eval_targets), args.per_device_eval_batch_size, **workers
+        )
+    )
+    is_expression = run.evaluation.labels == index
+
+    first_step = index * max_steps  # for trackers, whose steps may only grow
+    progress = tqdm(total=max_steps, initial=step, desc=expression, disable=not accelerator.is_local_main_process)
+    network.train()
+    for batch in train_loader:
+        with accelerator.accumulate(network):
+            outputs = network(batch["pixel_values"])  # (B, outputs)
+            loss = loss_function(outputs, batch["targets"])
+            accelerator.backward(loss)
+            if accelerator.sync_gradients and args.max_grad_norm:
+                accelerator.unscale_gradients()
+                bare = accelerator.unwrap_model(network)
+                for classifier in getattr(bare, "classifiers", [bare]):  # each learns as if it were alone
+                    torch.nn.utils.clip_grad_norm_(classifier.parameters(), args.max_grad_norm)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+        if not accelerator.sync_gradients:
+            continue
+        step += 1
+        progress.update()
+        if step % 20 == 0:
+            progress.set_postfix(loss=f"{loss.item():.3f}")
+            figures = {f"{expression}/loss": loss.item(), f"{expression}/learning_rate": scheduler.get_last_lr()[0]}
+            accelerator.log(figures, first_step + step)
+        if step == max_steps:
+            break
+        if step % steps_per_epoch == 0 and args.eval_strategy == "epoch":
+            log_odds = predict(accelerator, network, eval_loader)[:, expression_columns].mean(axis=1, keepdims=True)
+            auroc = one_vs_rest([expression], log_odds, np.where(is_expression, 0, -1))["mean_auroc"]
+            accelerator.log({f"{expression}/auroc": auroc}, first_step + step)
+            if accelerator.is_main_process:
+                progress.write(f"{expression}: epoch {step // steps_per_epoch}, AUROC {auroc:.4f}")
+            network.train()
+        every = steps_per_epoch if args.checkpointing_steps == "epoch" else args.checkpointing_steps
+        if every != "no" and step % int(every) == 0:
+            save_checkpoint(accelerator, output_dir, {"expression": expression, "step": step, "settings": run.settings})
+    progress.close()
+
+    outputs = predict(accelerator, network, eval_loader)
+    log_odds = outputs[:, expression_columns]
+    fitted = fit_calibration(log_odds, is_expression, run.prior)
+    combined = log_odds @ np.array(fitted["backbone_weights"])[:, None]
+    scores = one_vs_rest([expression], combined, np.where(is_expression, 0, -1))
+    record = {
+        **run.settings,
+        "sampler": {"name": "balanced", "seed": seed, "share_of_expression": 0.5, "draws": max_steps * faces_per_step},
+        "rows_of_expression": int((run.train.labels == index).sum()),
+        "steps": max_steps,
+        "auroc": scores["mean_auroc"],
+        "average_precision": scores["mean_average_precision"],
+    }
+    if units := getattr(run.config, "action_units", {}).get(expression):
+        record["au_auroc"] = {
+            f"AU{unit}": _auroc(eval_targets[:, 1 + i], outputs[:, 1 + i]) for i, unit in enumerate(units)
+        }
+    figures = {f"{expression}/{name}": record[name] for name in ("auroc", "average_precision")}
+    accelerator.log(figures, first_step + max_steps)
+    if accelerator.is_main_process:
+        print(f"{expression}: AUROC {record['auroc']:.4f}, average precision {record['average_precision']:.4f}")
+        network = accelerator.unwrap_model(network, keep_fp32_wrapper=False, keep_torch_compile=False)
+        complete_folder(run, expression, network, fitted, record)
+        remove_checkpoints(output_dir, expression)
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+
+
+def _auroc(target: np.ndarray, log_odds: np.ndarray) -> float | None:
+    """Of a unit's presence (any intensity from 1 of 5); None where the known rows are all alike."""
+    known = ~np.isnan(target)
+    present = target[known] >= 0.2
+    return round(float(roc_auc_score(present, log_odds[known])), 4) if 0 < present.sum() < len(present) else None
+
+
+@torch.no_grad()
+def predict(accelerator: Accelerator, model, loader) -> np.ndarray:
+    """What `model` puts out, or its `logits`, (N, ...), over the rows of all ranks in order."""
+    model.eval()
+    outputs = []
+    for batch in loader:
+        output = model(batch["pixel_values"])
+        output = accelerator.gather_for_metrics(getattr(output, "logits", output))
+        outputs.append(output.float().cpu().numpy())
+    return np.concatenate(outputs).astype(np.float64)
+
+
+def one_vs_rest(expressions: list[str], scores: np.ndarray, labels: np.ndarray) -> dict:
+    return OneVsRest(expressions, keep_in_memory=True).compute(predictions=scores.tolist(), references=labels.tolist())
+
+
+def complete_folder(run: Run, expression: str, network: torch.nn.Module, fitted: dict, record: dict) -> None:
+    """Save the model of all expressions that the folder held and this one; whole at every moment."""
+    with FileLock(run.output_dir / ".lock"):  # another run may bring another expression
+        check_same_network(run.output_dir, run.config)
+        there = (run.output_dir / "config.json").exists()
+        held = run.model_class.from_pretrained(run.output_dir) if there else None
+        experts = {**(held.experts if held else {}), expression: network.cpu()}
+        names = [name for name in EXPRESSIONS if name in experts]
+        config = type(run.config).from_dict(
+            run.config.to_dict()
+            | {
+                "id2label": dict(enumerate(names)),
+                "calibration": {**(held.config.calibration if held else {}), expression: fitted},
+                "training": {**(held.config.training if held else {}), expression: record},
+            }
+        )
+        with torch.device("meta"):  # only the frame: every expert is put in
+            model = run.model_class(config)
+        model.experts = torch.nn.ModuleDict({name: experts[name] for name in names})
+        with written_beside(run.output_dir) as folder:
+            model.save_pretrained(folder)
+
+
+def evaluate_folder(run: Run) -> None:
+    """Measure the model as it was saved: metrics.json with AUROC, accuracy and, where there are soft labels, JS."""
+    accelerator, args, evaluation = run.accelerator, run.args, run.evaluation
+    model = run.model_class.from_pretrained(run.output_dir)
+    expressions = model.config.expressions
+    dataset = FaceDataset(evaluation, model.image_processor)
+    loader = accelerator.prepare(
+        DataLoader(dataset, args.per_device_eval_batch_size, num_workers=args.dataloader_num_workers)
+    )
+    outputs = predict(accelerator, accelerator.prepare_model(model, evaluation_mode=True), loader)
+    if not accelerator.is_main_process:
+        return
+    labels = evaluation.labels
+    own = [EXPRESSIONS.index(name) for name in expressions]
+    scores = 1 / (1 + np.exp(-outputs))
+    metrics = one_vs_rest(expressions, scores, np.array([own.index(i) if i in own else -1 for i in labels]))
+    if len(own) == len(EXPRESSIONS):
+        metrics["accuracy"] = float((scores.argmax(axis=1) == labels).mean())
+        if evaluation.soft_labels is not None:
+            metrics["js_divergence"] = js_divergence(scores, evaluation.soft_labels)
+    metrics["rows"] = len(labels)
+    (run.output_dir / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    print(json.dumps(metrics, indent=1))
+
+
+def start_tracking(accelerator: Accelerator, name: str, all_args: tuple) -> None:
+    if accelerator.log_with:
+        settings = {key: str(value) for group in all_args for key, value in vars(group).items()}
+        accelerator.init_trackers(name, config=settings)
+
+
+def start_pushing(accelerator: Accelerator, args, fold_args) -> str | None:
+    """The private repository that the model will be pushed to: no access is better known before training."""
+    if args.push_to_hub and fold_args.num_folds:
+        raise ValueError("--push_to_hub pushes one model, --num_folds makes several: leave one of them out.")
+    if not (args.push_to_hub and accelerator.is_main_process):
+        return None
+    repo_id = args.hub_model_id or Path(args.output_dir).name
+    return HfApi().create_repo(repo_id, private=True, exist_ok=True).repo_id
+
+
+def finish_pushing(repo_id: str | None, output_dir: str) -> None:
+    if repo_id:
+        AutoModelForImageClassification.from_pretrained(output_dir).push_to_hub(repo_id, private=True)
+
+
+def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelerator) -> dict:
+    """What decides the weights; stands in the config, and a resumed run has to agree with it."""
+    of_kind = {key: value for key, value in vars(kind_args).items() if key not in ("expressions", "au_labels")}
+    return {
+        "data": Path(data_args.dataset_name or "AffectNet+").name,  # no path of this machine goes into a card
+        "data_config": data_args.dataset_config_name or "default",
+        "split": data_args.train_split_name,
+        "label_column": data_args.label_column_name,
+        "rows": len(train),
+        "labels_sha256": hashlib.sha256(train.labels.astype("int8").tobytes()).hexdigest()[:16],
+        **of_kind,
+        "num_train_epochs": args.num_train_epochs,
+        "max_train_steps": args.max_train_steps,
+        "faces_per_step": args.per_device_train_batch_size
+        * args.gradient_accumulation_steps
+        * accelerator.num_processes,
+        "learning_rate": args.learning_rate,
+        "weight_decay": args.weight_decay,
+        "max_grad_norm": args.max_grad_norm,
+        "lr_scheduler_type": args.lr_scheduler_type,
+        "warmup_steps": args.warmup_steps,
+        "seed": args.seed,
+        "mixed_precision": accelerator.mixed_precision,
+    }
+
+
+def check_same_network(output_dir: Path, config) -> None:
+    if not (output_dir / "config.json").exists():
+        return
+    held = AutoConfig.from_pretrained(output_dir)
+    for key in ("model_type", "backbones", "backbone", "action_units", "image_size"):
+        ours, theirs = (getattr(c, key, None) for c in (config, held))
+        if ours != theirs:
+            raise ValueError(
+                f"{output_dir} holds a model with {key} {theirs}, this run has {ours}: "
+                "name another --output_dir, or delete that one."
+            )
+
+
+def finished_expressions(output_dir: Path, settings: dict) -> set[str]:
+    """Expressions that a run with these settings has completed in this folder."""
+    if not (output_dir / "config.json").exists():
+        return set()
+    training = AutoConfig.from_pretrained(output_dir).training
+    return {name for name, record in training.items() if settings.items() <= record.items()}
+
+
+def check_same_settings(checkpoint: Path, settings: dict) -> None:
+    saved = read_state(checkpoint)["settings"]
+    differing = [
+        f"{key} (was {saved.get(key)}, now {settings[key]})" for key in settings if saved.get(key) != settings[key]
+    ]
+    if differing:
+        raise ValueError(
+            f"{checkpoint} comes from a run with other settings: {', '.join(differing)}. "
+            "Take the same ones, or leave --resume_from_checkpoint out."
+        )

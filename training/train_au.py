@@ -1,0 +1,133 @@
+#!/usr/bin/env python
+"""Train AU experts: per expression one network that learns its action units and the expression together, one-vs-rest
+(AffectNet+, arXiv 2410.22506, Fig. 3).
+
+    accelerate launch training/train_au.py --data_dir /data/AffectNet+ --output_dir runs/au
+    accelerate launch training/train_au.py --data_dir /data/AffectNet+ --au_labels openface.csv --output_dir runs/au
+
+Action units come from a table that OpenFace 2, LibreFace or py-feat wrote (--au_labels), joined on split and file name;
+without one, from the EMFACS prototype of each row's human label, which is a guess. Everything else is as in
+train_ebc.py: expressions are independent, and --num_folds trains experts for cross-fitting.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from huggingface_hub.errors import HfHubHTTPError as HTTPError
+
+from affectnet_plus import EXPRESSIONS, match_expressions
+from modeling import (
+    AUConfig,
+    AUForImageClassification,
+    ImageError,
+    MultiHeadClassifier,
+    check_backbone,
+    multi_head_loss,
+)
+from training.action_units import ActionUnitTable, load_table, prototype_targets
+from training.arguments import (
+    DataArguments,
+    ExpertArguments,
+    FoldArguments,
+    OptimizationArguments,
+    parse_arguments,
+    stop,
+    stop_at_image,
+)
+from training.data import Split, load_splits
+from training.experts import (
+    create_accelerator,
+    evaluate_folder,
+    finish_pushing,
+    plan_runs,
+    start_pushing,
+    start_tracking,
+    train_expert,
+)
+
+
+@dataclass
+class AUArguments(ExpertArguments):
+    """What is trained."""
+
+    backbone: str = field(default=AUConfig().backbone, metadata={"help": "timm name. Default: the paper's."})
+    au_labels: str | None = field(
+        default=None,
+        metadata={
+            "help": "CSV or Parquet of action units as OpenFace 2, LibreFace or py-feat write it, or a synthetic "
+            "release's ground_truth.parquet. Default: the EMFACS prototype of the human label."
+        },
+    )
+    au_target: str = field(
+        default="intensity",
+        metadata={
+            "help": "What the heads learn where the table has both: intensity (a fifth of it) or presence.",
+            "choices": ["intensity", "presence"],
+        },
+    )
+    au_loss_weight: float = field(
+        default=1.0, metadata={"help": "Loss = BCE of the expression + this * mean BCE of its action units."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.au_loss_weight >= 0:
+            raise ValueError(f"--au_loss_weight is at least 0, not {self.au_loss_weight}.")
+
+
+def main():
+    data_args, args, fold_args, au_args = all_args = parse_arguments(
+        DataArguments, OptimizationArguments, FoldArguments, AUArguments, description=__doc__.split("\n\n")[0]
+    )
+    # Everything the user can mend is said here, before any long work.
+    try:
+        expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(au_args.expressions))]
+        config = AUConfig(backbone=au_args.backbone, image_size=au_args.image_size)
+        check_backbone(config.backbone, config.image_size)
+        accelerator = create_accelerator(args, fold_args)
+        with accelerator.main_process_first():  # the others find the cache
+            if au_args.pretrained:
+                MultiHeadClassifier(config, expressions[0], pretrained=True)
+            train, evaluation = load_splits(data_args)
+        table = load_table(au_args.au_labels, au_args.au_target, config.action_units) if au_args.au_labels else None
+        if table is not None:
+            for split in (train, evaluation):
+                report = table.join(split)
+                if accelerator.is_main_process:
+                    print(report)
+        source = {"au_labels": "EMFACS prototypes" if table is None else f"{table.name} ({table.source})"}
+        if table is not None:
+            source["au_labels_sha256"] = table.sha256
+        runs = plan_runs(
+            accelerator, data_args, args, fold_args, au_args, config, AUForImageClassification, expressions, train,
+            evaluation, source,
+        )  # fmt: skip
+        repo_id = start_pushing(accelerator, args, fold_args)
+    except (ValueError, OSError, ImportError, HTTPError) as error:
+        stop(error)
+    start_tracking(accelerator, "train_au", all_args)
+
+    loss = partial(multi_head_loss, au_loss_weight=au_args.au_loss_weight)
+    try:
+        for run in runs:
+            for expression in run.expressions:
+                create = partial(MultiHeadClassifier, config, expression, pretrained=au_args.pretrained)
+                targets = [targets_of(split, expression, config, table) for split in (run.train, run.evaluation)]
+                train_expert(run, expression, create, loss, *targets, expression_columns=slice(1))
+            evaluate_folder(run)
+    except ImageError as error:
+        stop_at_image(error)
+    finish_pushing(repo_id, args.output_dir)
+    accelerator.end_training()
+
+
+def targets_of(split: Split, expression: str, config: AUConfig, table: ActionUnitTable | None) -> np.ndarray:
+    """(rows, 1 + units): is it the expression, and how strong is each of its units."""
+    units = config.action_units[expression]
+    of_units = prototype_targets(split.labels, units) if table is None else table.targets(split, units)
+    return np.column_stack([split.labels == EXPRESSIONS.index(expression), of_units]).astype("float32")
+
+
+if __name__ == "__main__":
+    main()
