@@ -10,6 +10,7 @@ os.environ.pop("AFFECTNET_PLUS_DIR", None)
 
 
 import pytest  # noqa: E402
+from runs import write_grey_faces  # noqa: E402
 
 from synthetic import synthesize  # noqa: E402
 
@@ -20,3 +21,11 @@ def release(tmp_path_factory):
     root = tmp_path_factory.mktemp("release") / "AffectNet+"
     synthesize(root, train=360, validation=160, seed=1, num_proc=1, image_size=64)
     return root
+
+
+@pytest.fixture(scope="session")
+def ferplus(tmp_path_factory):
+    """A Parquet folder in the order and with the names of FER+: eight grey levels that tell the class."""
+    folder = tmp_path_factory.mktemp("data") / "ferplus"
+    write_grey_faces(folder)
+    return folder

@@ -60,7 +60,7 @@ class ActionUnitTable:
                 f"{self.name}: none of its files is a row of {split.name}. It has {theirs} ..., the data {ours} ...: "
                 "the join is by split (a column 'split', or a folder such as train_set in the path) and file name."
             )
-        unmatched = np.array(split.names)[~found]
+        unmatched = split.names[~found].tolist()
         known = self.values.reindex(keys[found]).notna().any(axis=1).sum()
         message = f"{self.name} ({self.source}): {found.sum():,} of {len(split):,} rows of {split.name} found"
         if known < found.sum():
@@ -135,7 +135,7 @@ def _in_range(name: str, table: pd.DataFrame, column: str, most: int) -> pd.Seri
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise ValueError(
-            f"{name} has {table[column].iloc[row]!r} as {column} in row {row}, not a number from 0 to {most}."
+            f"{name} has {table[column].iloc[row]} as {column} in row {row}, not a number from 0 to {most}."
         )
     return values
 

@@ -317,7 +317,9 @@ def finish_pushing(repo_id: str | None, output_dir: str) -> None:
 
 def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelerator) -> dict:
     """What decides the weights; stands in the config, and a resumed run has to agree with it."""
-    of_kind = {key: value for key, value in vars(kind_args).items() if key not in ("expressions", "au_labels")}
+    of_kind = {
+        key: value for key, value in vars(kind_args).items() if key not in ("expressions", "au_labels", "au_target")
+    }
     return {
         "data": Path(data_args.dataset_name or "AffectNet+").name,  # no path of this machine goes into a card
         "data_config": data_args.dataset_config_name or "default",

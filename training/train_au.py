@@ -96,9 +96,10 @@ def main():
                 report = table.join(split)
                 if accelerator.is_main_process:
                     print(report)
-        source = {"au_labels": "EMFACS prototypes" if table is None else f"{table.name} ({table.source})"}
+        source = {"au_labels": "EMFACS prototypes"}
         if table is not None:
-            source["au_labels_sha256"] = table.sha256
+            source = {"au_labels": f"{table.name} ({table.source})", "au_labels_sha256": table.sha256}
+            source["au_target"] = au_args.au_target
         runs = plan_runs(
             accelerator, data_args, args, fold_args, au_args, config, AUForImageClassification, expressions, train,
             evaluation, source,

@@ -1,0 +1,59 @@
+"""Training as people run it: real processes, small networks, small data."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+from PIL import Image
+from safetensors.numpy import load_file
+
+TRAINING = Path(__file__).parents[1] / "training"
+SMALL = ["--backbones", "test_vit", "test_vit3", "--image_size", "32", "--per_device_train_batch_size", "16"]
+SMALL += ["--dataloader_num_workers", "1", "--seed", "3"]
+
+
+def command(*args, script="train_ebc.py", processes=1) -> list[str]:
+    if processes > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        return [sys.executable, *launcher, str(TRAINING / script), "--use_cpu", *map(str, args)]
+    launcher = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    return [sys.executable, *launcher, str(TRAINING / script), *map(str, args)]
+
+
+def train(*args, cwd, script="train_ebc.py", processes=1, expect=0) -> str:
+    run = subprocess.run(command(*args, script=script, processes=processes), cwd=cwd, capture_output=True, text=True)
+    assert run.returncode == expect or (expect and run.returncode), run.stderr[-3000:]
+    return run.stdout + run.stderr
+
+
+def weights(folder) -> dict[str, np.ndarray]:
+    return load_file(Path(folder) / "model.safetensors")
+
+
+def assert_same_weights(folder, other):
+    ours, theirs = weights(folder), weights(other)
+    assert ours.keys() == theirs.keys()
+    differing = [name for name in ours if not np.array_equal(ours[name], theirs[name])]
+    assert not differing
+
+
+def write_grey_faces(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"]
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=names),
+            "soft_label": datasets.List(datasets.Value("float32"), length=8),
+        }
+    )
+    for split, number in (("train", 160), ("validation", 80)):
+        labels = np.arange(number) % 8
+        faces = [Image.fromarray((rng.normal(30 * label + 20, 6, (24, 24))).astype(np.uint8)) for label in labels]
+        rows = {"image": faces, "label": labels, "soft_label": np.eye(8)[labels]}
+        file = folder / f"{split}-00000-of-00001.parquet"
+        folder.mkdir(exist_ok=True)
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(file)

@@ -1,0 +1,216 @@
+"""AU experts: tables of three tools, prototypes, training, folds."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from runs import SMALL, assert_same_weights, train, weights
+from transformers import AutoModelForImageClassification, pipeline
+
+from affectnet_plus import EXPRESSIONS
+from modeling import ACTION_UNITS, PROTOTYPES, AUConfig, AUForImageClassification, multi_head_loss
+from synthetic.action_units import PROTOTYPES as DRAWN
+from training import train_au
+from training.action_units import load_table, prototype_targets
+from training.arguments import DataArguments
+from training.data import load_split
+
+AU = ["--backbone", "test_vit", *SMALL[SMALL.index("--image_size") :]]
+
+
+@pytest.fixture(scope="module")
+def truth(release) -> pd.DataFrame:
+    """What a perfect tool would say: units (0 to 5) of each file."""
+    table = pd.read_parquet(release / "ground_truth.parquet").dropna()
+    units = table.filter(regex=r"^AU\d+$").rename(columns=lambda name: int(name[2:]))
+    folder = table["split"].map({"train": "train_set", "validation": "validation_set"})
+    units.index = folder + "/images/" + table["image_id"].astype(str) + ".jpg"
+    return units
+
+
+def openface(units: pd.DataFrame) -> pd.DataFrame:
+    table = pd.DataFrame({" confidence": 0.98, " success": 1, "input": "C:\\faces\\" + units.index}, units.index)
+    for unit in units:
+        table[f" AU{unit:02d}_r"], table[f" AU{unit:02d}_c"] = units[unit], (units[unit] >= 1).astype(float)
+    return table
+
+
+def libreface(units: pd.DataFrame) -> pd.DataFrame:
+    table = pd.DataFrame({"frame_path": units.index}, units.index)
+    for unit in units:
+        table[f"au_{unit}_intensity"], table[f"au_{unit}"] = units[unit], (units[unit] >= 1).astype(int)
+    return table
+
+
+def pyfeat(units: pd.DataFrame) -> pd.DataFrame:
+    columns = {f"AU{unit:02d}": (units[unit] >= 1).astype(float) for unit in units}
+    return pd.DataFrame({"input": units.index, **columns})
+
+
+@pytest.fixture(scope="module", params=["train", "validation"])
+def split(request, release):
+    return load_split(DataArguments(data_dir=str(release)), request.param)
+
+
+@pytest.mark.parametrize("target", ["intensity", "presence"])
+@pytest.mark.parametrize("write", [openface, libreface, pyfeat])
+def test_tools_are_told_by_their_columns_and_joined_by_split_and_name(write, target, truth, split, tmp_path):
+    write(truth).sample(frac=1, random_state=0).to_csv(tmp_path / "table.csv", index=False)
+    table = load_table(str(tmp_path / "table.csv"), target, ACTION_UNITS)
+    assert f"{len(split)} of {len(split)} rows of {split.name} found." in table.join(split)
+    files = [f"{split.name}_set/images/{image_id}.jpg" for image_id in split.ids]
+    wanted = truth.loc[files, [6, 12, 25]].to_numpy()
+    wanted = wanted / 5 if target == "intensity" and write is not pyfeat else wanted >= 1
+    np.testing.assert_allclose(table.targets(split, [6, 12, 25]), wanted, atol=1e-6)
+
+
+def test_truth_of_a_synthetic_release_is_a_table_too(truth, split, release):
+    table = load_table(str(release / "ground_truth.parquet"), "intensity", ACTION_UNITS)
+    assert table.source == "a synthetic release's truth"
+    assert np.nanmax(table.targets(split, ACTION_UNITS["neutral"])) > 0.8
+
+
+def test_what_the_table_does_not_know_is_unknown_and_said(truth, release, tmp_path):
+    split = load_split(DataArguments(data_dir=str(release)), "validation")
+    table = openface(truth).drop(columns=[" AU12_r", " AU12_c"])
+    files = [f"validation_set/images/{image_id}.jpg" for image_id in split.ids[:4]]
+    table.loc[files[0], " success"] = 0
+    second = table.loc[[files[1]]].assign(**{" confidence": 0.5, " AU06_r": 5.0})  # a face in the background
+    table = pd.concat([second, table.drop(index=files[2])])
+    table.to_parquet(tmp_path / "table.parquet")
+    loaded = load_table(str(tmp_path / "table.parquet"), "intensity", ACTION_UNITS)
+    said = loaded.join(split)
+    assert f"{len(split) - 1} of {len(split)} rows" in said and "1 of them without units" in said
+    assert f"1 not found: '{split.names[2]}'" in said
+    targets = loaded.targets(split, [6, 12])
+    assert np.isnan(targets[:, 1]).all() and np.isnan(targets[[0, 2], 0]).all()
+    assert targets[1, 0] == pytest.approx(truth.loc[files[1], 6] / 5)
+    assert not np.isnan(targets[3:, 0]).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.rename(columns={"input": "face"}), ["which image", "'file_name'"]),
+        (lambda t: t[["input"]], ["no action units", "AU12_r", "au_12", "'input'"]),
+        (lambda t: t.assign(AU06=7.0), ["7.0 as AU06 in row 0", "0 to 1"]),
+        (lambda t: t.assign(input="elsewhere/" + t["input"].str.split("/").str[-1] + "x.jpg"), ["none of its files"]),
+        (lambda t: t[["input"]].assign(AU45=1.0), ["none of the experts' action units"]),
+        (None, ["cannot be read", "no_such.csv"]),
+    ],
+)
+def test_bad_table_is_one_sentence(change, says, truth, release, tmp_path, monkeypatch, capsys):
+    path = tmp_path / ("table.csv" if change else "no_such.csv")
+    if change:
+        change(pyfeat(truth).reset_index(drop=True)).to_csv(path, index=False)
+    flags = [*AU, "--data_dir", str(release), "--au_labels", str(path), "--output_dir", str(tmp_path / "au")]
+    monkeypatch.setattr(sys, "argv", ["train_au.py", *flags])
+    with pytest.raises(SystemExit) as stopped:
+        train_au.main()
+    assert stopped.value.code == 2
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train_au.py: error: ")]
+    assert all(part in said for part in says)
+    assert not (tmp_path / "au").exists()
+
+
+def test_prototypes_are_those_that_faces_are_drawn_from():
+    assert {name: set(units) for name, units in PROTOTYPES.items()} == {n: set(units) for n, units in DRAWN.items()}
+    targets = prototype_targets(np.array([EXPRESSIONS.index("fear"), EXPRESSIONS.index("neutral")]), [1, 12, 26])
+    assert targets.tolist() == [[1, 0, 1], [0, 0, 0]]
+
+
+def test_default_is_the_papers_network_with_a_head_for_each_unit():
+    assert AUConfig().backbone == "resnet50"
+    with torch.device("meta"):
+        output = AUForImageClassification(AUConfig(backbone="test_resnet"))(torch.zeros(2, 3, 224, 224))
+    assert output.logits.shape == (2, 8)
+    assert [logits.shape[1] for logits in output.au_logits] == [16, 3, 4, 5, 7, 4, 4, 2]
+
+
+def test_loss_skips_what_is_unknown():
+    log_odds, targets = torch.randn(4, 3), torch.rand(4, 3)
+    targets[1, 2] = targets[3, 1] = float("nan")
+    known = torch.nn.functional.binary_cross_entropy_with_logits(log_odds, targets.nan_to_num(), reduction="none")
+    of_units = (known[:, 1:].sum() - known[1, 2] - known[3, 1]) / 6
+    torch.testing.assert_close(multi_head_loss(log_odds, targets, 0.5), known[:, 0].mean() + 0.5 * of_units)
+    assert multi_head_loss(log_odds, targets * float("nan"), 1.0).isfinite()
+
+
+def test_experts_learn_expression_and_units_and_make_a_complete_model(ferplus, tmp_path):
+    args = [
+        *AU,
+        "--backbone",
+        "test_efficientnet",
+        "--dataset_name",
+        ferplus,
+        "--expressions",
+        "happy",
+        "fear",
+        "--eval_strategy",
+        "no",
+    ]
+    args += ["--num_train_epochs", 12, "--learning_rate", 4e-3, "--output_dir", "au"]
+    train(*args, script="train_au.py", cwd=tmp_path)
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "au")
+    assert isinstance(model, AUForImageClassification) and model.config.expressions == ["happy", "fear"]
+    record = model.config.training["happy"]
+    assert record["auroc"] > 0.9 and record["au_labels"] == "EMFACS prototypes"
+    assert record["au_auroc"]["AU12"] > 0.8  # happy and contempt share it
+    assert json.loads((tmp_path / "au/metrics.json").read_text())["auroc"]["happy"] == pytest.approx(record["auroc"])
+    assert "AU-based classifier" in (tmp_path / "au/README.md").read_text()
+    answer = pipeline("soft-fer", model=str(tmp_path / "au"))(
+        np.full((24, 24), 50, np.uint8)
+    )  # happiness is the second
+    assert answer["label"] == "happy"
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "au")
+    pixel_values = torch.randn(2, 3, 32, 32)
+    model.save_pretrained(tmp_path / "again")
+    assert_same_weights(tmp_path / "au", tmp_path / "again")
+    with torch.no_grad():
+        assert torch.equal(loaded(pixel_values).logits, model(pixel_values).logits)
+    said = train(*args, cwd=tmp_path, script="train_ebc.py", expect=2)
+    assert "--backbone" in said or "model_type" in said  # an EBC does not go into this folder
+
+
+def test_folds_leave_each_row_out_once_and_may_be_dealt_to_ranks(ferplus, tmp_path):
+    split = load_split(DataArguments(dataset_name=str(ferplus)), "train")
+    folds = split.folds(3)
+    assert set(folds) == {0, 1, 2} and (folds == split.folds(3)).all()
+    assert (split.select(np.arange(40, 80)).folds(3) == folds[40:80]).all()  # a row's fold is its own
+
+    args = [*AU, "--dataset_name", ferplus, "--expressions", "sad", "--max_train_steps", 3, "--num_folds", 3]
+    train(*args, "--output_dir", "one", script="train_au.py", cwd=tmp_path)
+    train(*args, "--output_dir", "two", "--fold_per_rank", script="train_au.py", cwd=tmp_path, processes=2)
+    for fold in range(3):
+        assert_same_weights(tmp_path / f"one/fold-{fold}", tmp_path / f"two/fold-{fold}")
+        record = AUConfig.from_pretrained(tmp_path / f"one/fold-{fold}").training["sad"]
+        assert (record["num_folds"], record["left_out_fold"]) == (3, fold)
+        assert record["rows"] == (folds != fold).sum() and record["faces_per_step"] == 16
+    # What is finished is not trained again.
+    said = train(*args, "--output_dir", "one", "--resume_from_checkpoint", "latest", script="train_au.py", cwd=tmp_path)
+    assert "sad: AUROC" not in said
+    train(*args, "--output_dir", "three", "--fold", 1, script="train_au.py", cwd=tmp_path)
+    assert [folder.name for folder in (tmp_path / "three").iterdir()] == ["fold-1"]
+    assert_same_weights(tmp_path / "three/fold-1", tmp_path / "one/fold-1")
+    assert weights(tmp_path / "one/fold-0").keys() == weights(tmp_path / "one/fold-1").keys()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--fold", "1"], "--num_folds"),
+        (["--num_folds", "1"], "at least 2"),
+        (["--num_folds", "3", "--fold", "3"], "from 0 to 2"),
+        (["--num_folds", "3", "--push_to_hub"], "--push_to_hub"),
+        (["--au_loss_weight", "-1"], "--au_loss_weight"),
+    ],
+)
+def test_bad_flags_are_one_sentence(flags, says, ferplus, tmp_path, monkeypatch, capsys):
+    flags = [*AU, "--dataset_name", str(ferplus), "--output_dir", str(tmp_path / "au"), *flags]
+    monkeypatch.setattr(sys, "argv", ["train_au.py", *flags])
+    with pytest.raises(SystemExit) as stopped:
+        train_au.main()
+    assert stopped.value.code == 2 and says in capsys.readouterr().err
