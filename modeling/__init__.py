@@ -6,13 +6,19 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .backbone import check_backbone, create_backbone
 from .configuration_au import ACTION_UNITS, PROTOTYPES, AUConfig
 from .configuration_ebc import EBCConfig
+from .configuration_fused import FusedConfig
 from .image_loading import ImageError, load_rgb, open_rgb
 from .modeling_au import AUForImageClassification, AUOutput, MultiHeadClassifier, multi_head_loss
 from .modeling_ebc import BinaryEnsemble, EBCForImageClassification, EBCOutput
+from .modeling_fused import FusedForImageClassification, FusedOutput, mixed_log_odds
 from .pipeline_soft_fer import SoftFerPipeline
 from .soft_label_model import SoftLabelModel, image_processor_for
 
-for _config, _model in ((EBCConfig, EBCForImageClassification), (AUConfig, AUForImageClassification)):
+for _config, _model in (
+    (EBCConfig, EBCForImageClassification),
+    (AUConfig, AUForImageClassification),
+    (FusedConfig, FusedForImageClassification),
+):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModelForImageClassification.register(_config, _model, exist_ok=True)
 PIPELINE_REGISTRY.register_pipeline(
@@ -28,6 +34,9 @@ __all__ = [
     "EBCConfig",
     "EBCForImageClassification",
     "EBCOutput",
+    "FusedConfig",
+    "FusedForImageClassification",
+    "FusedOutput",
     "ImageError",
     "MultiHeadClassifier",
     "PROTOTYPES",
@@ -37,6 +46,7 @@ __all__ = [
     "create_backbone",
     "image_processor_for",
     "load_rgb",
+    "mixed_log_odds",
     "multi_head_loss",
     "open_rgb",
 ]

@@ -37,7 +37,11 @@ Reference: Fard, Hosseini, Sweeny, Mahoor, "AffectNet+: A Database for Enhancing
 Soft-Labels", IEEE Transactions on Affective Computing, 2025, https://arxiv.org/abs/2410.22506.
 """
 
-_TITLES = {"affectnet_plus_ebc": "AffectNet+ EBC", "affectnet_plus_au": "AffectNet+ AU experts"}
+_TITLES = {
+    "affectnet_plus_ebc": "AffectNet+ EBC",
+    "affectnet_plus_au": "AffectNet+ AU experts",
+    "affectnet_plus_fused": "AffectNet+ soft labels: EBC and AU experts, fused",
+}
 _METHODS = {
     "affectnet_plus_ebc": """EBC, ensemble of binary classifiers (AffectNet+, Fig. 2): per expression
 {backbones}, each one-vs-rest. How they are combined is affectnet-plus's own choice, not the paper's: log-odds =
@@ -45,6 +49,9 @@ weighted mean of the classifiers' log-odds / temperature + shift, fitted on vali
     "affectnet_plus_au": """AU-based classifier (AffectNet+, Fig. 3): per expression one multi-head {backbones} that
 learns action units and the expression together, one-vs-rest. Which units is affectnet-plus's own choice, not the
 paper's (EMFACS): {units}. So is the calibration: log-odds / temperature + shift, fitted on validation.""",
+    "affectnet_plus_fused": """The AffectNet+ labeller: an EBC (Fig. 2; {backbones}) and AU experts (Fig. 3) for each
+expression. How they are fused is affectnet-plus's own choice, not the paper's: score = w * EBC + (1 - w) * AU, then
+log-odds / temperature + shift, all fitted on validation.""",
 }
 
 
@@ -70,6 +77,8 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
 
 
 def _backbones(config) -> list[str]:
+    if hasattr(config, "ebc"):
+        return [*_backbones(config.ebc), *_backbones(config.au)]
     return config.backbones if hasattr(config, "backbones") else [config.backbone]
 
 
@@ -79,6 +88,8 @@ def _units(config) -> str:
 
 
 def _training(config) -> str:
+    if hasattr(config, "ebc"):
+        return _training_of_fused(config)
     if not config.training:
         return "Untrained."
     weights = getattr(config, "backbones", [])
@@ -93,3 +104,12 @@ def _training(config) -> str:
     settings = config.training.get(config.expressions[0], {})
     lines = [f"- {key}: {value}" for key, value in settings.items() if key not in ("auroc", "average_precision")]
     return "\n".join(["On validation, one-vs-rest:", "", *rows, "", f"Settings ({config.expressions[0]}):", "", *lines])
+
+
+def _training_of_fused(config) -> str:
+    rows = ["| expression | weight of the EBC | temperature | shift |", "|---|---|---|---|"]
+    for name in config.expressions:
+        fitted = config.calibration.get(name, {})
+        values = [config.ebc_weights.get(name, 0.5), fitted.get("temperature"), fitted.get("log_odds_shift")]
+        rows.append(f"| {name} | " + " | ".join("-" if v is None else f"{v:.3f}" for v in values) + " |")
+    return "\n\n".join(["\n".join(rows), "### EBC", _training(config.ebc), "### AU experts", _training(config.au)])

@@ -23,7 +23,7 @@ from modeling import open_rgb
 
 @dataclass
 class Split:
-    """Rows of one split: `labels` (N,) are indices into EXPRESSIONS, `soft_labels` (N, 8) or None.
+    """Rows of one split: `labels` (N,) are indices into EXPRESSIONS (-1: none of them), `soft_labels` (N, 8) or None.
 
     `ids` (N,) tell a row from all others of its split: `image_id` where there is such a column, else the name of the
     image file without its ending, else, where names are missing or come twice, the number of the row. `names` (N,) are
@@ -69,6 +69,58 @@ class Split:
 
 def load_split(args, split: str, max_samples: int | None = None, with_soft_labels: bool = False) -> Split:
     """Load what `DataArguments` name; raises `ValueError` where the columns or class names do not fit."""
+    rows = load_rows(args)
+    if split not in rows:
+        raise ValueError(
+            f"The dataset has no split {split!r}, only {', '.join(rows)}: see --train_split_name and --eval_split_name."
+        )
+    rows = rows[split]
+    if max_samples is not None:
+        rows = rows.select(range(min(max_samples, len(rows))))
+    images = _images(rows, args)
+    _check_column(rows, "label_column_name", args)
+    labels, class_names = _labels(rows, args.label_column_name)
+    to_ours = np.array(affectnet_plus.match_expressions(class_names))
+    soft_labels = _soft_labels(rows, args, to_ours) if with_soft_labels else None
+    return Split(split, images, to_ours[labels], soft_labels, *_ids_and_names(rows, images))
+
+
+def split_to_label(rows: datasets.Dataset, args) -> Split:
+    """A split whose rows may have no label, or one that is no expression: -1 then."""
+    labels, column = np.full(len(rows), -1), args.label_column_name
+    feature = rows.features.get(column)
+    if isinstance(feature, datasets.ClassLabel) or getattr(feature, "dtype", None) == "string":
+        values = rows[column][:]
+        names = getattr(feature, "names", None) or sorted({value for value in values if value is not None})
+        place = {**{name: i for i, name in enumerate(names)}, **{i: i for i in range(len(names))}}
+        of_name = np.full(len(names) + 1, -1)  # the last: no label
+        of_expression = [i for i, name in enumerate(names) if name not in affectnet_plus.CATEGORIES[len(EXPRESSIONS) :]]
+        of_name[of_expression] = affectnet_plus.match_expressions([names[i] for i in of_expression])
+        labels = of_name[[place.get(value, -1) for value in values]]
+    images = _images(rows, args)
+    return Split(str(rows.split), images, labels, None, *_ids_and_names(rows, images))
+
+
+def images_in(folder: str) -> Split:
+    """The image files in a folder and those inside it; `ids` are paths below it, without their endings."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"--image_dir {folder} is no folder.")
+    endings = set(Image.registered_extensions())
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in endings and path.is_file())
+    if not paths:
+        raise ValueError(f"--image_dir {folder} holds no image.")
+    ids = np.array([path.relative_to(root).with_suffix("").as_posix() for path in paths])
+    if len(set(ids)) < len(ids):
+        ids = np.array([path.relative_to(root).as_posix() for path in paths])
+    stored = [{"path": str(path), "bytes": None} for path in paths]
+    features = datasets.Features({"image": datasets.Image(decode=False)})
+    images = datasets.Dataset.from_dict({"image": stored}, features=features)
+    return Split("images", images, np.full(len(paths), -1), None, ids, ids)
+
+
+def load_rows(args) -> datasets.DatasetDict:
+    """All splits of what `DataArguments` name."""
     if args.data_dir and args.dataset_name:
         raise ValueError("--data_dir names a release, --dataset_name any other dataset: give one of them.")
     if not (args.data_dir or args.dataset_name or os.environ.get(affectnet_plus.DATA_DIR_VARIABLE)):
@@ -86,27 +138,21 @@ def load_split(args, split: str, max_samples: int | None = None, with_soft_label
             rows = datasets.load_dataset("affectnet_plus", name, data_dir=args.data_dir, on_error=args.on_error)
     except FileNotFoundError as error:
         raise ValueError(f"No dataset at {args.dataset_name or args.data_dir!r}: {error}") from error
-    if split not in rows:
-        raise ValueError(
-            f"The dataset has no split {split!r}, only {', '.join(rows)}: see --train_split_name and --eval_split_name."
-        )
-    rows = rows[split]
-    if max_samples is not None:
-        rows = rows.select(range(min(max_samples, len(rows))))
-    for flag in ("image_column_name", "label_column_name"):
-        if (column := getattr(args, flag)) not in rows.column_names:
-            raise ValueError(f"No column {column!r} in {split}, only {', '.join(rows.column_names)}: see --{flag}.")
-    labels, class_names = _labels(rows, args.label_column_name)
-    to_ours = np.array(affectnet_plus.match_expressions(class_names))
-    images = rows.select_columns(args.image_column_name).cast_column(
-        args.image_column_name, datasets.Image(decode=False)
-    )
+    return rows
+
+
+def _images(rows: datasets.Dataset, args) -> datasets.Dataset:
+    _check_column(rows, "image_column_name", args)
     if nulls := rows.data.column(args.image_column_name).null_count:
         raise ValueError(
-            f"Column {args.image_column_name!r} of {split} has {nulls} rows without an image: leave them out."
+            f"Column {args.image_column_name!r} of {rows.split} has {nulls} rows without an image: leave them out."
         )
-    soft_labels = _soft_labels(rows, args, to_ours) if with_soft_labels else None
-    return Split(split, images, to_ours[labels], soft_labels, *_ids_and_names(rows, images))
+    return rows.select_columns(args.image_column_name).cast_column(args.image_column_name, datasets.Image(decode=False))
+
+
+def _check_column(rows: datasets.Dataset, flag: str, args) -> None:
+    if (column := getattr(args, flag)) not in rows.column_names:
+        raise ValueError(f"No column {column!r} in {rows.split}, only {', '.join(rows.column_names)}: see --{flag}.")
 
 
 def load_splits(args) -> tuple[Split, Split]:
@@ -160,16 +206,18 @@ def _soft_labels(rows: datasets.Dataset, args, to_ours: np.ndarray) -> np.ndarra
     return ours
 
 
-def check_enough_rows(train: Split, evaluation: Split, expressions: list[str], at_least: int = 8) -> None:
+def check_enough_rows(
+    train: Split, evaluation: Split, expressions: list[str], without: str = "", at_least: int = 8
+) -> None:
     """One-vs-rest needs rows of both kinds on both sides; AUROC and calibration are undefined otherwise."""
-    for split, needed in ((train, at_least), (evaluation, 1)):
+    for split, needed, what in ((train, at_least, f"{train.name}{without}"), (evaluation, 1, evaluation.name)):
         counts = np.bincount(split.labels, minlength=len(EXPRESSIONS))
         for expression in expressions:
             own = counts[EXPRESSIONS.index(expression)]
             if min(own, len(split) - own) < needed:
                 enough = [e for e, n in zip(EXPRESSIONS, counts, strict=True) if min(n, len(split) - n) >= needed]
                 raise ValueError(
-                    f"Too few rows to learn {expression!r}: {split.name} has {own} of it and {len(split) - own} "
+                    f"Too few rows to learn {expression!r}: {what} has {own} of it and {len(split) - own} "
                     f"others, {needed} of each are needed. There are enough for: --expressions {' '.join(enough)}"
                 )
 

@@ -78,7 +78,7 @@ def plan_runs(
     for fold in fold_args.folds:
         output_dir = Path(args.output_dir) / (f"fold-{fold}" if fold is not None else "")
         rows = train if fold is None else train.without_fold(fold, fold_args.num_folds)
-        check_enough_rows(rows, evaluation, expressions)
+        check_enough_rows(rows, evaluation, expressions, "" if fold is None else f" without fold {fold}")
         check_same_network(output_dir, config)
         settings = run_settings(data_args, args, kind_args, rows, accelerator) | (more or {})
         if fold is not None:

@@ -1,0 +1,43 @@
+"""Configuration of the fused experts: EBC and AU experts in one model."""
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_au import AUConfig
+from .configuration_ebc import EBCConfig
+from .configuration_soft_label import SoftLabelConfig
+
+
+@strict
+class FusedConfig(SoftLabelConfig):
+    r"""
+    ebc (`EBCConfig`), au (`AUConfig`):
+        The two models, of the same expressions and the same input.
+    ebc_weights (`dict[str, float]`):
+        Per expression the share of the EBC's score in the fused one, 0 to 1, fitted on validation; 0.5 without an
+        entry. How the two are fused is affectnet-plus's own choice; the paper's way is not known here.
+
+    `calibration` is that of the fused log-odds; the rest is `SoftLabelConfig`'s.
+    """
+
+    model_type = "affectnet_plus_fused"
+    sub_configs = {"ebc": EBCConfig, "au": AUConfig}
+
+    ebc: dict | EBCConfig | None = None
+    au: dict | AUConfig | None = None
+    ebc_weights: dict[str, float] | None = None
+
+    def __post_init__(self, **kwargs):
+        self.ebc = _config(self.ebc, EBCConfig)
+        self.au = _config(self.au, AUConfig)
+        for key in ("expressions", "image_size", "image_mean", "image_std"):
+            ebc, au = (list(v) if isinstance(v := getattr(c, key), tuple) else v for c in (self.ebc, self.au))
+            if ebc != au:
+                raise ValueError(f"The EBC has {key} {ebc}, the AU experts have {au}: train both alike to fuse them.")
+        self.id2label = dict(self.ebc.id2label)
+        self.image_size, self.image_mean, self.image_std = self.ebc.image_size, self.ebc.image_mean, self.ebc.image_std
+        super().__post_init__(**kwargs)
+        self.ebc_weights = dict(self.ebc_weights or {})
+
+
+def _config(config, cls):
+    return config if isinstance(config, cls) else cls(**(config or {}))

@@ -1,0 +1,223 @@
+"""label.py as people run it: cross-fitted labels, restarted, shared by processes; the model that makes them."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from datasets import load_dataset
+from runs import SMALL, command, train
+from scipy.special import expit
+from transformers import AutoModelForImageClassification, pipeline
+
+import affectnet_plus
+from affectnet_plus import EXPRESSIONS
+from modeling import FusedForImageClassification, mixed_log_odds
+from synthetic import synthesize
+from training import label
+from training.data import Split
+from training.fusion import fit_fusion, fused_model
+
+COMMON = SMALL[SMALL.index("--image_size") :]
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory) -> Path:
+    """Enough faces for two folds of every expression."""
+    root = tmp_path_factory.mktemp("release") / "AffectNet+"
+    synthesize(root, train=1000, validation=120, seed=1, num_proc=1, image_size=40)
+    return root
+
+
+@pytest.fixture(scope="module")
+def experts(release, tmp_path_factory) -> Path:
+    """EBC and AU experts in two folds, hardly trained."""
+    folder = tmp_path_factory.mktemp("experts")
+    args = [*COMMON, "--data_dir", release, "--max_train_steps", 3, "--num_folds", 2, "--eval_strategy", "no"]
+    ebc = [*args, "--backbones", "test_vit", "test_vit3", "--output_dir", "ebc"]
+    au = [*args, "--backbone", "test_vit2", "--au_labels", release / "ground_truth.parquet", "--output_dir", "au"]
+    runs = [
+        subprocess.Popen(command(*flags, script=script), cwd=folder, stderr=subprocess.PIPE, text=True)
+        for script, flags in (("train_ebc.py", ebc), ("train_au.py", au))
+    ]
+    for run in runs:
+        said = run.communicate()[1]
+        assert run.returncode == 0, said[-3000:]
+    return folder
+
+
+def flags_of(experts, release) -> list:
+    return ["--ebc", experts / "ebc", "--au", experts / "au", "--data_dir", release, "--rows_per_file", 100]
+
+
+@pytest.fixture(scope="module")
+def labelled(experts, release) -> Path:
+    said = train(*flags_of(experts, release), "--output_dir", "soft", script="label.py", cwd=experts)
+    assert "train: " in said and "difficult" in said and "warning" not in said
+    return experts / "soft"
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.glob("*.parquet")}
+
+
+def rows_of(folder: Path, split: str):
+    table = pq.read_table(sorted(folder.glob(f"{split}-*.parquet"))).to_pandas()
+    return table.set_index("image_id")
+
+
+def test_every_row_has_its_label_once(labelled, release):
+    for split, rows in load_dataset("affectnet_plus", data_dir=str(release)).items():
+        table = rows_of(labelled, split)
+        assert sorted(table.index) == sorted(str(n) for n in rows["image_id"])
+        assert (table["split"] == split).all()
+        table = table.loc[[str(n) for n in rows["image_id"]]]
+        for name in ("ebc", "au", "soft_label"):
+            scores = np.stack(table[name])
+            assert scores.shape == (len(rows), 8) and 0 <= scores.min() <= scores.max() <= 1
+            np.testing.assert_allclose(scores, scores.round(4), atol=1e-7)
+        soft_label, human = np.stack(table["soft_label"]), np.array(rows["label"])
+        ranks = [sorted(scores, reverse=True).index(scores[h]) + 1 for scores, h in zip(soft_label, human, strict=True)]
+        assert table["rank"].tolist() == ranks
+        assert table["subset"].tolist() == [0 if rank == 1 else 1 if rank <= 3 else 2 for rank in ranks]
+    plain = load_dataset(str(labelled))
+    assert set(plain) == {"train", "validation"} and len(plain["train"][0]["soft_label"]) == 8
+
+
+def test_rows_are_labelled_by_experts_that_have_not_seen_them(labelled, experts, release):
+    train_rows = load_dataset("affectnet_plus", data_dir=str(release), split="train")
+    table = rows_of(labelled, "train")
+    ids = np.array([str(n) for n in train_rows["image_id"]])
+    folds = Split("train", None, None, None, ids, ids).folds(2)
+    for fold in range(2):
+        model = labelled / f"models/fold-{fold}"
+        recorded = AutoModelForImageClassification.from_pretrained(model).config.ebc.training["happy"]
+        assert recorded["left_out_fold"] == fold and recorded["rows"] == (folds != fold).sum()
+        rows = np.flatnonzero(folds == fold)[:12]
+        answers = pipeline("soft-fer", model=str(model))(train_rows.select(rows), batch_size=4)
+        ours = [list(answer["soft_label"].values()) for answer in answers]
+        np.testing.assert_allclose(np.stack(table.loc[ids[rows], "soft_label"]), ours, atol=1e-4)
+    validation = load_dataset("affectnet_plus", data_dir=str(release), split="validation").select(range(6))
+    means = np.mean(
+        [
+            [list(a["soft_label"].values()) for a in pipeline("soft-fer", model=str(m))(validation)]
+            for m in sorted((labelled / "models").iterdir())
+        ],
+        axis=0,
+    )
+    table = rows_of(labelled, "validation")
+    np.testing.assert_allclose(
+        np.stack(table.loc[[str(n) for n in validation["image_id"]], "soft_label"]), means, atol=1e-4
+    )
+
+
+def test_killed_it_goes_on_to_the_same_bytes(labelled, experts, release):
+    args = command(*flags_of(experts, release), "--output_dir", "killed", script="label.py")
+    process = subprocess.Popen(
+        args, cwd=experts, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    folder = experts / "killed"
+    while len(list(folder.glob("*.parquet"))) < 2 and process.poll() is None:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {file: file.stat().st_mtime_ns for file in folder.glob("*.parquet")}
+    assert 2 <= len(before) < len(digests(labelled)), "killed too late"
+    subprocess.run(args, cwd=experts, capture_output=True, check=True)
+    assert digests(folder) == digests(labelled)
+    assert all(file.stat().st_mtime_ns == time_ns for file, time_ns in before.items())
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in labelled.iterdir())
+
+
+def test_two_processes_write_the_same_labels(labelled, experts, release):
+    train(*flags_of(experts, release), "--output_dir", "two", script="label.py", cwd=experts, processes=2)
+    assert digests(experts / "two") == digests(labelled)
+
+
+def test_new_faces_are_labelled_by_the_saved_model(labelled, release, tmp_path):
+    images = release / "human_annotated/validation_set/images"
+    args = ["--image_dir", images, "--model", labelled / "models/fold-1", "--output_dir", "faces"]
+    train(*args, script="label.py", cwd=tmp_path)
+    table = rows_of(tmp_path / "faces", "images")
+    assert sorted(table.index) == sorted(path.stem for path in images.iterdir())
+    assert table["rank"].isna().all() and table["subset"].isna().all()
+    image_id = table.index[0]
+    answer = pipeline("soft-fer", model=str(labelled / "models/fold-1"))(str(images / f"{image_id}.jpg"))
+    np.testing.assert_allclose(table.loc[image_id, "soft_label"], list(answer["soft_label"].values()), atol=1e-4)
+
+
+def test_rows_without_an_expression_have_labels_but_no_rank(labelled, experts, release, tmp_path):
+    args = ["--data_dir", release, "--dataset_config_name", "human_annotated_all", "--splits", "validation"]
+    train(*args, "--model", labelled / "models/fold-0", "--output_dir", "all", script="label.py", cwd=tmp_path)
+    rows = load_dataset(affectnet_plus.__name__, "human_annotated_all", data_dir=str(release), split="validation")
+    table = rows_of(tmp_path / "all", "validation").loc[[str(n) for n in rows["image_id"]]]
+    assert (table["rank"].isna().to_numpy() == (np.array(rows["label"]) >= 8)).all()
+    assert table["rank"].isna().any() and table["rank"].notna().any()
+
+
+def test_experts_without_folds_warn_of_the_rows_they_have_seen(experts, release, tmp_path):
+    args = ["--ebc", experts / "ebc/fold-0", "--au", experts / "au/fold-0", "--data_dir", release]
+    said = train(*args, "--output_dir", "soft", script="label.py", cwd=tmp_path)
+    assert "repeat the human's" in said and "--num_folds" in said
+    assert json.loads((tmp_path / "soft/label.json").read_text())["splits"].keys() == {"train", "validation"}
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "soft/model")
+    assert isinstance(model, FusedForImageClassification)
+    assert "weight of the EBC" in (tmp_path / "soft/model/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--ebc", "{ebc}"], "--ebc and --au together"),
+        (["--ebc", "{ebc}", "--au", "{ebc}"], "is a affectnet_plus_ebc"),
+        (["--ebc", "{ebc}", "--au", "{au}/fold-0"], "the same folds"),
+        (["--ebc", "{release}", "--au", "{au}"], "holds no model"),
+        (["--ebc", "{ebc}", "--au", "{au}", "--splits", "test"], "no split 'test', only train, validation"),
+        (["--ebc", "{ebc}", "--au", "{au}", "--image_dir", "{release}"], "--image_dir needs --model"),
+        (["--model", "{ebc}/fold-0"], "not a fused model"),
+        (["--ebc", "{ebc}", "--au", "{au}", "--output_dir", "{labelled}"], "labels of other settings (rows_per_file)"),
+    ],
+)
+def test_bad_input_is_one_sentence(flags, says, experts, labelled, release, tmp_path, monkeypatch, capsys):
+    paths = {"ebc": experts / "ebc", "au": experts / "au", "release": release, "labelled": labelled}
+    flags = [flag.format(**paths) for flag in flags]
+    monkeypatch.setattr(
+        sys, "argv", ["label.py", "--data_dir", str(release), "--output_dir", str(tmp_path / "soft"), *flags]
+    )
+    with pytest.raises(SystemExit) as stopped:
+        label.main()
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "soft").exists()
+
+
+def test_mixture_is_that_of_the_scores_also_far_from_zero():
+    first, second = torch.tensor([[0.3, -40.0, 90.0]]), torch.tensor([[-1.2, -42.0, 80.0]])
+    weight = torch.tensor([0.25, 0.5, 1.0])
+    mixed = mixed_log_odds(first, second, weight)
+    expected = 0.25 * expit(0.3) + 0.75 * expit(-1.2)
+    assert mixed[0, 0].item() == pytest.approx(np.log(expected / (1 - expected)), rel=1e-5)
+    assert -42 < mixed[0, 1].item() < -40 and mixed[0, 2].item() == pytest.approx(90)
+
+
+def test_fusion_finds_the_better_expert(experts):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 8, 4000)
+    truth = np.eye(8)[labels] * 4 - 3
+    good, bad = truth + rng.normal(0, 1, truth.shape), rng.normal(0, 2, truth.shape)
+    ebc, au = (AutoModelForImageClassification.from_pretrained(experts / kind / "fold-0") for kind in ("ebc", "au"))
+    model = fused_model(ebc, au)
+    assert model.config.ebc_weights == {}
+    fit_fusion(model, good, bad, labels, "validation")
+    assert all(weight > 0.8 for weight in model.config.ebc_weights.values())
+    fit_fusion(model, bad, good, labels, "validation")
+    assert all(weight < 0.2 for weight in model.config.ebc_weights.values())
+    assert set(model.config.ebc_weights) == set(EXPRESSIONS)
