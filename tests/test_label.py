@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -171,6 +172,25 @@ def test_experts_without_folds_warn_of_the_rows_they_have_seen(experts, release,
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "soft/model")
     assert isinstance(model, FusedForImageClassification)
     assert "weight of the EBC" in (tmp_path / "soft/model/README.md").read_text()
+
+
+def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_path):
+    args = ["--data_dir", release, "--soft_labels", labelled, "--num_faces", 5, "--output_file", "out/suspects.html"]
+    script = Path(label.__file__).with_name("show_suspects.py")
+    run = subprocess.run([sys.executable, script, *map(str, args)], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    ours = rows_of(labelled, "train")
+    table = pd.read_csv(tmp_path / "out/suspects.csv", dtype={"image_id": str}).set_index("image_id")
+    assert len(table) == 5 and table["rank"].min() >= ours["rank"].sort_values().iloc[-5]
+    for image_id, row in table.iterrows():
+        scores = dict(zip(EXPRESSIONS, ours.loc[image_id, "soft_label"], strict=True))
+        assert row["rank"] == ours.loc[image_id, "rank"] and row["experts"] == max(scores, key=scores.get)
+        assert row["margin"] == pytest.approx(scores[row["experts"]] - scores[row["human_label"]], abs=1e-3)
+    page = (tmp_path / "out/suspects.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 5 and 'class="bar human"' in page
+    args[3] = labelled / "models"
+    run = subprocess.run([sys.executable, script, *map(str, args)], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 2 and "does not hold all labels of train" in run.stderr
 
 
 @pytest.mark.parametrize(

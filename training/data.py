@@ -11,6 +11,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
@@ -204,6 +205,22 @@ def _soft_labels(rows: datasets.Dataset, args, to_ours: np.ndarray) -> np.ndarra
     ours = np.zeros((len(rows), len(EXPRESSIONS)))
     ours[:, to_ours] = np.array(values, dtype=np.float64)
     return ours
+
+
+def read_soft_labels(folder: str, split: Split) -> np.ndarray:
+    """(rows, 8) of what label.py wrote for the split, in its order; raises `ValueError` where a row has none."""
+    files = sorted(Path(folder).glob(f"{split.name}-*-of-*.parquet"))
+    if not files or len(files) != int(files[0].stem.rpartition("-")[2]):
+        raise ValueError(
+            f"{folder} does not hold all labels of {split.name} ({len(files)} files): run label.py to its end."
+        )
+    table = pq.read_table(files, columns=["image_id", "soft_label"])
+    scores = dict(zip(table["image_id"].to_pylist(), table["soft_label"].to_pylist(), strict=True))
+    if missing := [row_id for row_id in split.ids.tolist() if row_id not in scores]:
+        raise ValueError(
+            f"{folder} has no label for {len(missing)} rows of {split.name}, e.g. {missing[0]}: label it anew."
+        )
+    return np.array([scores[row_id] for row_id in split.ids.tolist()])
 
 
 def check_enough_rows(

@@ -1,0 +1,127 @@
+#!/usr/bin/env python
+"""A page of the rows whose human label the experts deny most, for a person to look at.
+
+    python training/show_suspects.py --data_dir R --soft_labels runs/soft --output_file runs/suspects.html
+
+First come the rows whose label ranks lowest among the soft label's scores, and among those the ones with the largest
+margin between the highest score and that of the human label. The same table lies beside the page as CSV. The page
+holds thumbnails of the faces: keep pages of restricted faces to yourself.
+"""
+
+import base64
+import html
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from affectnet_plus import EXPRESSIONS
+from training.arguments import DataArguments, parse_arguments, stop
+from training.data import Split, load_rows, read_soft_labels, split_to_label
+
+_THUMBNAIL = 112  # pixels
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Suspect labels</title>
+<style>
+body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem auto; max-width: 78rem; padding: 0 1rem; color: #1a1a1a }}
+table {{ border-collapse: collapse; width: 100% }}
+th, td {{ text-align: left; vertical-align: top; padding: .5rem .6rem; border-bottom: 1px solid #ddd }}
+th {{ position: sticky; top: 0; background: #fff }}
+td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums }}
+img {{ width: {size}px; height: {size}px; object-fit: cover; display: block }}
+.bars {{ display: grid; grid-template-columns: 5.2rem 1fr 2.4rem; gap: .1rem .4rem; font-size: 12px; min-width: 15rem }}
+.bars span:nth-child(3n) {{ text-align: right; font-variant-numeric: tabular-nums }}
+.bar {{ background: #0072B2; height: .75rem; align-self: center }} .human .bar, .bar.human {{ background: #E69F00 }}
+.key {{ display: inline-block; width: .8rem; height: .8rem; vertical-align: -1px }}
+@media (max-width: 46rem) {{ thead {{ display: none }} tr {{ display: grid; grid-template-columns: {size}px 1fr;
+  border-bottom: 1px solid #ddd; padding: .6rem 0 }} td {{ border: 0; padding: .1rem .6rem }}
+  td:first-child {{ grid-row: 1 / 6; padding: 0 }} td.number {{ text-align: left }}
+  td:last-child {{ grid-column: 1 / 3; padding: .3rem 0 }}
+  td[data-name]::before {{ content: attr(data-name) " "; color: #666 }} .bars {{ min-width: 0 }} }}
+</style>
+<h1>Suspect labels</h1>
+<p>The {shown} of {all} labelled rows of <b>{split}</b> whose human label the experts deny most: it ranks lowest
+among the eight scores and is furthest below the highest. A suspect is not a mistake yet: look at the face.<br>
+<span class="key" style="background:#0072B2"></span> score of an expression
+<span class="key" style="background:#E69F00"></span> score of the human label</p>
+<table><thead><tr><th>face<th>image<th>human label<th>experts<th class="number">rank<th class="number">margin
+<th>soft label</tr></thead><tbody>
+{rows}
+</tbody></table></html>
+"""
+
+
+@dataclass
+class SuspectArguments:
+    soft_labels: str = field(metadata={"help": "Folder that label.py wrote."})
+    output_file: str = field(metadata={"help": "The page, e.g. suspects.html; suspects.csv is written beside it."})
+    split: str = field(default="train", metadata={"help": "Which split."})
+    num_faces: int = field(default=100, metadata={"help": "How many rows."})
+
+
+def main():
+    data_args, args = parse_arguments(DataArguments, SuspectArguments, description=__doc__.split("\n\n")[0])
+    try:
+        rows = load_rows(data_args)
+        if args.split not in rows:
+            raise ValueError(f"The dataset has no split {args.split!r}, only {', '.join(rows)}: see --split.")
+        split = split_to_label(rows[args.split], data_args)
+        soft_label = read_soft_labels(args.soft_labels, split)
+    except (ValueError, OSError) as error:
+        stop(error)
+    table, labelled = suspects(split, soft_label, args.num_faces)
+    output_file = Path(args.output_file)
+    output_file.parent.mkdir(parents=True, exist_ok=True)
+    table.drop(columns=["row"]).to_csv(output_file.with_suffix(".csv"), index=False)
+    output_file.write_text(page(split, soft_label, table, labelled), encoding="utf-8")
+    print(f"Page: {output_file}, table: {output_file.with_suffix('.csv')}")
+
+
+def suspects(split: Split, soft_label: np.ndarray, number: int) -> tuple[pd.DataFrame, int]:
+    """The rows whose label the scores deny most, and how many rows have a label."""
+    rows = np.flatnonzero(split.labels >= 0)
+    labels, scores = split.labels[rows], soft_label[rows]
+    of_human = scores[np.arange(len(rows)), labels]
+    table = pd.DataFrame(
+        {
+            "row": rows,
+            "split": split.name,
+            "image_id": split.ids[rows],
+            "human_label": [EXPRESSIONS[label] for label in labels],
+            "experts": [EXPRESSIONS[best] for best in scores.argmax(axis=1)],
+            "rank": 1 + (scores > of_human[:, None]).sum(axis=1),
+            "margin": (scores.max(axis=1) - of_human).round(4),
+        }
+    )
+    return table.sort_values(["rank", "margin"], ascending=False, kind="stable").head(number), len(rows)
+
+
+def page(split: Split, soft_label: np.ndarray, table: pd.DataFrame, labelled: int) -> str:
+    rows = []
+    for row in table.itertuples():
+        face = split.image(row.row)
+        face.thumbnail((2 * _THUMBNAIL, 2 * _THUMBNAIL))  # sharp on dense screens, too
+        buffer = io.BytesIO()
+        face.save(buffer, "JPEG", quality=80)
+        source = base64.b64encode(buffer.getvalue()).decode()
+        bars = "".join(
+            f'<span>{name}</span><span class="bar{" human" if name == row.human_label else ""}" '
+            f'style="width:{100 * score:.1f}%"></span><span>{score:.2f}</span>'
+            for name, score in zip(EXPRESSIONS, soft_label[row.row], strict=True)
+        )
+        rows.append(
+            f'<tr><td><img alt="" src="data:image/jpeg;base64,{source}"><td>{html.escape(row.image_id)}'
+            f'<td data-name="human">{row.human_label}<td data-name="experts">{row.experts}'
+            f'<td class="number" data-name="rank">{row.rank}<td class="number" data-name="margin">{row.margin:.2f}'
+            f'<td><div class="bars">{bars}</div></tr>'
+        )
+    return _PAGE.format(
+        size=_THUMBNAIL, shown=len(table), all=f"{labelled:,}", split=html.escape(split.name), rows="\n".join(rows)
+    )
+
+
+if __name__ == "__main__":
+    main()
