@@ -15,12 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import load_dataset
+from PIL import Image
 from runs import SMALL, command, train
 from scipy.special import expit
 from transformers import AutoModelForImageClassification, pipeline
 
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
+from affectnet_plus.check import check
 from modeling import FusedForImageClassification, mixed_log_odds
 from synthetic import synthesize
 from training import label
@@ -153,6 +155,39 @@ def test_new_faces_are_labelled_by_the_saved_model(labelled, release, tmp_path):
     image_id = table.index[0]
     answer = pipeline("soft-fer", model=str(labelled / "models/fold-1"))(str(images / f"{image_id}.jpg"))
     np.testing.assert_allclose(table.loc[image_id, "soft_label"], list(answer["soft_label"].values()), atol=1e-4)
+
+
+def test_labels_become_a_release(labelled, experts, release, tmp_path):
+    before = digests(labelled)
+    args = [*flags_of(experts, release), "--output_dir", labelled, "--write_release", "new/AffectNet+"]
+    train(*args, script="label.py", cwd=tmp_path)
+    assert digests(labelled) == before  # nothing was labelled again
+    assert check(tmp_path / "new", 1).whole
+    old = load_dataset("affectnet_plus", data_dir=str(release))
+    for split, rows in load_dataset("affectnet_plus", data_dir=str(tmp_path / "new")).items():
+        assert rows["image_id"][:] == old[split]["image_id"][:] and rows["label"][:] == old[split]["label"][:]
+        ours = rows_of(labelled, split).loc[[str(n) for n in rows["image_id"]]]
+        np.testing.assert_allclose(rows["soft_label"][:], np.stack(ours["soft_label"]))
+        assert rows["subset"][:] == ours["subset"].tolist()
+        columns = ["image", "age", "gender", "ethnicity", "head_pose", "landmarks_68", "landmarks_29", "valence"]
+        a, b = (dataset.select_columns(columns)[3] for dataset in (rows, old[split]))
+        assert a.pop("image").tobytes() == b.pop("image").tobytes() and json.dumps(a) == json.dumps(b)
+    said = train(*args, script="label.py", cwd=tmp_path, expect=2)
+    assert "already holds something" in said
+
+
+def test_a_folder_of_pictures_becomes_a_release(labelled, release, tmp_path):
+    image = next((release / "human_annotated/validation_set/images").iterdir())
+    (tmp_path / "faces/ann").mkdir(parents=True)
+    Image.open(image).save(tmp_path / "faces/ann/1.png")
+    (tmp_path / "faces/bob.jpeg").write_bytes(image.read_bytes())
+    args = ["--image_dir", "faces", "--model", labelled / "models/fold-0", "--output_dir", "soft"]
+    train(*args, "--write_release", "AffectNet+", script="label.py", cwd=tmp_path)
+    assert check(tmp_path, 1).whole
+    rows = load_dataset("affectnet_plus", "no_human_annotated", data_dir=str(tmp_path), split="train")
+    assert rows["image_id"][:] == [1, 2] and rows["label"][:] == rows["age"][:] == [None, None]
+    assert "no_human_annotated,2,images,bob" in (tmp_path / "AffectNet+/files.csv").read_text()
+    assert (tmp_path / "AffectNet+/no_human_annotated/images/2.jpg").read_bytes() == image.read_bytes()
 
 
 def test_rows_without_an_expression_have_labels_but_no_rank(labelled, experts, release, tmp_path):

@@ -34,6 +34,7 @@ from training.checkpoints import written_beside
 from training.data import FaceDataset, Split, images_in, load_rows, load_split, split_to_label
 from training.fusion import fit_fusion, fused_model
 from training.metrics import js_divergence
+from training.write_release import METADATA, check_target, write_release
 
 SCORES = ("ebc", "au", "soft_label")
 DECIMALS = 4  # as released
@@ -61,6 +62,10 @@ class LabelArguments:
     model: str | None = field(default=None, metadata={"help": "Instead of both: a fused model, folder or Hub id."})
     image_dir: str | None = field(
         default=None, metadata={"help": "Label the face images in this folder, instead of a release or dataset."}
+    )
+    write_release: str | None = field(
+        default=None,
+        metadata={"help": "Also write images and labels there as a release in the layout of AffectNet+."},
     )
     splits: list[str] = field(default_factory=list, metadata={"help": "Which splits. Default: all."})
     prior: str = field(
@@ -91,11 +96,13 @@ def main():
         accelerator = Accelerator(cpu=args.use_cpu)
         folds = find_folds(args)
         with accelerator.main_process_first():  # the others find the cache
-            splits = load(data_args, args)
+            splits, metadata = load(data_args, args)
             evaluation = None if args.model else load_split(data_args, data_args.eval_split_name, None, True)
         shards = plan_shards(splits, folds, args.rows_per_file)
         settings = label_settings(data_args, args, splits, folds)
         check_settings(output_dir, settings)
+        if args.write_release:
+            check_target(Path(args.write_release), splits)
     except (ValueError, OSError) as error:
         stop(error)
     if accelerator.is_main_process:
@@ -125,6 +132,8 @@ def main():
         )
         (output_dir / "README.md").write_text(card)
         report(output_dir, splits, evaluation)
+        if args.write_release:
+            write_release(Path(args.write_release), splits, metadata, output_dir, show_progress=True)
 
 
 def find_folds(args) -> dict[int | None, dict[str, str]]:
@@ -157,15 +166,18 @@ def find_folds(args) -> dict[int | None, dict[str, str]]:
     return found
 
 
-def load(data_args, args) -> list[Split]:
+def load(data_args, args) -> tuple[list[Split], dict]:
+    """The rows to label, and by split what else is known of them."""
     if args.image_dir:
         if not args.model:
             raise ValueError("--image_dir needs --model: there are no validation labels to fuse --ebc and --au on.")
-        return [images_in(args.image_dir)]
+        return [images_in(args.image_dir)], {}
     rows = load_rows(data_args)
     if unknown := [name for name in args.splits if name not in rows]:
         raise ValueError(f"The dataset has no split {unknown[0]!r}, only {', '.join(rows)}: see --splits.")
-    return [split_to_label(rows[name], data_args) for name in args.splits or rows]
+    names = args.splits or list(rows)
+    known = {name: rows[name].select_columns([c for c in rows[name].column_names if c in METADATA]) for name in names}
+    return [split_to_label(rows[name], data_args) for name in names], known
 
 
 def plan_shards(splits: list[Split], folds: dict, rows_per_file: int) -> list[tuple[str, Split, np.ndarray, list]]:

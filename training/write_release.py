@@ -1,0 +1,111 @@
+"""Soft labels as a release in the layout of AffectNet+, from whatever faces they were made for."""
+
+import csv
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
+
+from affectnet_plus import ANGLES, ETHNICITIES, GENDERS
+from training.data import Split
+
+METADATA = ("age", "valence", "arousal", "gender", "ethnicity", "head_pose", "landmarks_68", "landmarks_29")
+_FOLDERS = {"train": "human_annotated/train_set", "validation": "human_annotated/validation_set"}
+_NO_HUMAN_LABEL = "no_human_annotated"
+_UNFINISHED = ".unfinished"  # never part of a release, so that an interrupted run does not look like one
+
+
+def check_target(root: Path, splits: list[Split]) -> None:
+    """Raise `ValueError` where there is no place for a split, or something lies in `root` already."""
+    for split in splits:
+        if split.name not in _FOLDERS and (split.labels >= 0).any():
+            raise ValueError(
+                f"--write_release has no place for labelled faces of {split.name!r}: AffectNet+ has "
+                f"{' and '.join(_FOLDERS)} only. Name others by --splits."
+            )
+    if root.exists() and (not root.is_dir() or any(entry.name != _UNFINISHED for entry in root.iterdir())):
+        raise ValueError(f"--write_release {root} already holds something: name a new or empty folder.")
+
+
+def write_release(root: Path, splits: list[Split], metadata: dict, labels_dir: Path, show_progress: bool) -> None:
+    """Write `images/N.jpg` and `annotations/N.json` of every row, JPEG files byte for byte, others as JPEG.
+
+    Rows with a human label go to `human_annotated`, the others to `no_human_annotated`. N is the row's id where all ids
+    of a folder are numbers, and different ones; else rows are counted from 1, and `files.csv` says which is which.
+    `metadata`: {split: dataset} with those of our columns (`age`, `head_pose` ...) that are known; what is not is null.
+    """
+    unfinished = root / _UNFINISHED
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    table = {}
+    for split in splits:
+        labels = pq.read_table(sorted(labels_dir.glob(f"{split.name}-*-of-*.parquet")))
+        scores = labels.select(["soft_label", "subset"]).to_pylist()
+        made = dict(zip(labels["image_id"].to_pylist(), scores, strict=True))
+        for row, row_id in enumerate(split.ids.tolist()):
+            folder = _FOLDERS[split.name] if split.labels[row] >= 0 else _NO_HUMAN_LABEL
+            table.setdefault(folder, []).append((split, row, row_id, made[row_id]))
+    with (
+        open(unfinished / "files.csv", "w", newline="", encoding="utf-8") as file,
+        tqdm(total=sum(map(len, table.values())), desc="writing", unit="face", disable=not show_progress) as progress,
+    ):
+        names = csv.writer(file)
+        names.writerow(["folder", "image_id", "split", "source"])
+        for folder, rows in table.items():
+            for part in ("images", "annotations"):
+                (unfinished / folder / part).mkdir(parents=True)
+            ids = [row_id for _, _, row_id, _ in rows]
+            numbered = all(row_id.isdecimal() for row_id in ids) and len({int(row_id) for row_id in ids}) == len(ids)
+            for count, (split, row, row_id, made) in enumerate(rows, start=1):
+                number = int(row_id) if numbered else count
+                human = int(split.labels[row])
+                known = metadata[split.name][row] if split.name in metadata else {}
+                annotation = {
+                    "human-label": human if human >= 0 else None,
+                    "soft-label": [round(score, 4) for score in made["soft_label"]],
+                    "subset": made["subset"],
+                    "meta-data": _meta_data(known),
+                }
+                (unfinished / folder / f"images/{number}.jpg").write_bytes(_jpeg(split, row))
+                (unfinished / folder / f"annotations/{number}.json").write_text(json.dumps(annotation))
+                names.writerow([folder, number, split.name, row_id])
+                progress.update()
+    for entry in sorted(unfinished.iterdir()):
+        os.replace(entry, root / entry.name)
+    unfinished.rmdir()
+
+
+def _jpeg(split: Split, row: int) -> bytes:
+    stored = split.stored(row)
+    content = stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
+    if content.startswith(b"\xff\xd8\xff"):
+        return content
+    buffer = io.BytesIO()
+    split.image(row).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def _meta_data(row: dict) -> dict:
+    def scores(column: str, names: tuple) -> dict | None:
+        values = row.get(column)
+        return values and {name.replace("_", " "): round(values[name], 6) for name in names}
+
+    def points(column: str) -> list | None:
+        values = row.get(column)
+        return None if values is None else np.rint(values).astype(int).ravel().tolist()
+
+    annotation = {
+        "age": row.get("age"),
+        "valence": row.get("valence"),
+        "arousal": row.get("arousal"),
+        "gender": scores("gender", GENDERS),
+        "race": scores("ethnicity", ETHNICITIES),
+        "pose": scores("head_pose", ANGLES),
+        "landmark-68": points("landmarks_68"),
+    }
+    return annotation | ({"landmark-29": points("landmarks_29")} if row.get("landmarks_29") is not None else {})
