@@ -205,6 +205,7 @@ def test_folds_leave_each_row_out_once_and_may_be_dealt_to_ranks(ferplus, tmp_pa
         (["--num_folds", "1"], "at least 2"),
         (["--num_folds", "3", "--fold", "3"], "from 0 to 2"),
         (["--num_folds", "3", "--push_to_hub"], "--push_to_hub"),
+        (["--num_folds", "3", "--resume_from_checkpoint", "checkpoint-sad-5"], "name that one by --fold"),
         (["--au_loss_weight", "-1"], "--au_loss_weight"),
     ],
 )

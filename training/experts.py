@@ -74,6 +74,8 @@ def plan_runs(
     accelerator, data_args, args, fold_args, kind_args, config, model_class, expressions, train, evaluation, more=None
 ) -> list[Run]:
     """One `Run`, or one for each fold; raises `ValueError` where one cannot be. `more` goes into the settings."""
+    if args.resume_from_checkpoint not in (None, "latest") and len(fold_args.folds) > 1:
+        raise ValueError("--resume_from_checkpoint FOLDER is of one fold: name that one by --fold, or say 'latest'.")
     runs = []
     for fold in fold_args.folds:
         output_dir = Path(args.output_dir) / (f"fold-{fold}" if fold is not None else "")
@@ -87,8 +89,7 @@ def plan_runs(
         if args.resume_from_checkpoint:
             finished = finished_expressions(output_dir, settings)
             left = [name for name in expressions if name not in finished]
-            if fold is None or args.resume_from_checkpoint == "latest":
-                checkpoints = find_checkpoints(output_dir, args.resume_from_checkpoint)
+            checkpoints = find_checkpoints(output_dir, args.resume_from_checkpoint)
             for expression in checkpoints.keys() & left:
                 check_same_settings(checkpoints[expression], settings)
         run = (accelerator, args, kind_args.prior, config, model_class, output_dir, rows, evaluation, settings)
