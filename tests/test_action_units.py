@@ -1,13 +1,17 @@
 """AU experts: tables of three tools, prototypes, training, folds."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from runs import SMALL, assert_same_weights, train, weights
+from runs import SMALL, assert_same_weights, command, train, weights
 from transformers import AutoModelForImageClassification, pipeline
 
 from affectnet_plus import EXPRESSIONS
@@ -89,6 +93,19 @@ def test_what_the_table_does_not_know_is_unknown_and_said(truth, release, tmp_pa
     assert np.isnan(targets[:, 1]).all() and np.isnan(targets[[0, 2], 0]).all()
     assert targets[1, 0] == pytest.approx(truth.loc[files[1], 6] / 5)
     assert not np.isnan(targets[3:, 0]).any()
+
+
+def test_bare_names_that_two_splits_share_are_refused(truth, release, tmp_path):
+    splits = [load_split(DataArguments(data_dir=str(release)), name) for name in ("train", "validation")]
+    bare = pyfeat(truth).assign(input=[path.split("/")[-1] for path in truth.index])
+    bare.to_csv(tmp_path / "table.csv", index=False)
+    with pytest.raises(ValueError, match="add a column 'split'"):
+        load_table(str(tmp_path / "table.csv"), "presence", ACTION_UNITS).check_names(*splits)
+    bare["split"] = [path.split("_set")[0] for path in truth.index]
+    bare.to_csv(tmp_path / "table.csv", index=False)
+    table = load_table(str(tmp_path / "table.csv"), "presence", ACTION_UNITS)
+    table.check_names(*splits)
+    assert "of validation found." in table.join(splits[1])
 
 
 @pytest.mark.parametrize(
@@ -196,6 +213,24 @@ def test_folds_leave_each_row_out_once_and_may_be_dealt_to_ranks(ferplus, tmp_pa
     assert [folder.name for folder in (tmp_path / "three").iterdir()] == ["fold-1"]
     assert_same_weights(tmp_path / "three/fold-1", tmp_path / "one/fold-1")
     assert weights(tmp_path / "one/fold-0").keys() == weights(tmp_path / "one/fold-1").keys()
+
+
+def test_killed_in_the_second_fold_it_goes_on_to_the_very_same_weights(ferplus, tmp_path):
+    args = [*AU, "--dataset_name", ferplus, "--expressions", "sad", "fear", "--max_train_steps", 12, "--num_folds", 2]
+    train(*args, "--output_dir", "unbroken", script="train_au.py", cwd=tmp_path)
+    args += ["--output_dir", "killed", "--checkpointing_steps", 3, "--resume_from_checkpoint", "latest"]
+    process = subprocess.Popen(
+        command(*args, script="train_au.py"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    while not (tmp_path / "killed/fold-1/checkpoint-sad-3").exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)  # expressions come in AffectNet's order: fear is still to be trained
+    process.wait()
+    assert list((tmp_path / "killed/fold-1").glob("checkpoint-sad-*")), "killed too late"
+    train(*args, script="train_au.py", cwd=tmp_path)
+    for fold in range(2):
+        assert_same_weights(tmp_path / f"killed/fold-{fold}", tmp_path / f"unbroken/fold-{fold}")
 
 
 @pytest.mark.parametrize(

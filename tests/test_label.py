@@ -36,7 +36,7 @@ COMMON = SMALL[SMALL.index("--image_size") :]
 def release(tmp_path_factory) -> Path:
     """Enough faces for two folds of every expression."""
     root = tmp_path_factory.mktemp("release") / "AffectNet+"
-    synthesize(root, train=1000, validation=120, seed=1, num_proc=1, image_size=40)
+    synthesize(root, train=1000, validation=120, unannotated=9, seed=1, num_proc=1, image_size=40)
     return root
 
 
@@ -147,14 +147,27 @@ def test_two_processes_write_the_same_labels(labelled, experts, release):
 
 def test_new_faces_are_labelled_by_the_saved_model(labelled, release, tmp_path):
     images = release / "human_annotated/validation_set/images"
-    args = ["--image_dir", images, "--model", labelled / "models/fold-1", "--output_dir", "faces"]
+    args = ["--image_dir", images, "--model", labelled, "--output_dir", "faces"]
     train(*args, script="label.py", cwd=tmp_path)
     table = rows_of(tmp_path / "faces", "images")
     assert sorted(table.index) == sorted(path.stem for path in images.iterdir())
     assert table["rank"].isna().all() and table["subset"].isna().all()
     image_id = table.index[0]
-    answer = pipeline("soft-fer", model=str(labelled / "models/fold-1"))(str(images / f"{image_id}.jpg"))
-    np.testing.assert_allclose(table.loc[image_id, "soft_label"], list(answer["soft_label"].values()), atol=1e-4)
+    models = [pipeline("soft-fer", model=str(labelled / f"models/fold-{fold}")) for fold in range(2)]
+    answers = [list(fer(str(images / f"{image_id}.jpg"))["soft_label"].values()) for fer in models]
+    np.testing.assert_allclose(table.loc[image_id, "soft_label"], np.mean(answers, axis=0), atol=1e-4)
+
+
+def test_faces_that_no_human_has_labelled_get_the_mean_of_the_folds(labelled, experts, release, tmp_path):
+    args = ["--ebc", experts / "ebc", "--au", experts / "au", "--data_dir", release]
+    args += ["--dataset_config_name", "no_human_annotated", "--output_dir", "soft"]
+    assert "warning" not in train(*args, script="label.py", cwd=tmp_path)
+    rows = load_dataset("affectnet_plus", "no_human_annotated", data_dir=str(release), split="train").select([4])
+    table = rows_of(tmp_path / "soft", "train")
+    assert len(table) == 9 and table["subset"].isna().all()
+    models = [pipeline("soft-fer", model=str(labelled / f"models/fold-{fold}")) for fold in range(2)]
+    answers = [list(next(iter(fer(rows)))["soft_label"].values()) for fer in models]
+    np.testing.assert_allclose(table.loc[str(rows[0]["image_id"]), "soft_label"], np.mean(answers, axis=0), atol=1e-4)
 
 
 def test_labels_become_a_release(labelled, experts, release, tmp_path):
@@ -238,6 +251,11 @@ def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_pa
         (["--ebc", "{ebc}", "--au", "{au}", "--splits", "test"], "no split 'test', only train, validation"),
         (["--ebc", "{ebc}", "--au", "{au}", "--image_dir", "{release}"], "--image_dir needs --model"),
         (["--model", "{ebc}/fold-0"], "not a fused model"),
+        (["--model", "{labelled}", "--label_column_name", "emotion"], "No column 'emotion'"),
+        (
+            ["--model", "{labelled}", "--dataset_config_name", "human_annotated_all", "--write_release", "new"],
+            "not human_annotated_all",
+        ),
         (["--ebc", "{ebc}", "--au", "{au}", "--output_dir", "{labelled}"], "labels of other settings (rows_per_file)"),
     ],
 )

@@ -48,7 +48,18 @@ class ActionUnitTable:
 
     def _keys(self, split: Split) -> list[tuple]:
         says_split = self.values.index.get_level_values(0).any()
-        return [(split.name if says_split else "", name) for name in split.names]
+        own = _SPLIT_OF.get(split.name.lower(), split.name) if says_split else ""
+        return [(own, name) for name in split.names]
+
+    def check_names(self, *splits: Split) -> None:
+        """Raise `ValueError` where names come in several splits and the table does not say which is meant."""
+        if not self.values.index.get_level_values(0).any():
+            first, *others = (set(split.names.tolist()) for split in splits)
+            if both := sorted(first.intersection(*others)):
+                raise ValueError(
+                    f"{self.name} does not say of which split its files are, and {both[0]} is in several "
+                    f"({len(both)} names are): add a column 'split'."
+                )
 
     def join(self, split: Split) -> str:
         """What became of the split's rows, in a sentence; raises `ValueError` where none was found."""

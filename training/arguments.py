@@ -45,8 +45,14 @@ class DataArguments:
         default="soft_label",
         metadata={"help": "Column that validation is compared with where it exists; training never reads it."},
     )
-    train_split_name: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split_name: str = field(default="validation", metadata={"help": "Split to calibrate and measure on."})
+
+
+@dataclass
+class TrainingDataArguments(DataArguments):
+    """Which faces, to train on."""
+
+    train_split_name: str = field(default="train", metadata={"help": "Split to train on."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N rows only."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Measure on the first N rows only."})
 

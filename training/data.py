@@ -37,6 +37,7 @@ class Split:
     soft_labels: np.ndarray | None
     ids: np.ndarray
     names: np.ndarray
+    id_source: str
 
     def folds(self, num_folds: int) -> np.ndarray:
         """(N,) the fold of each row, 0 to `num_folds` - 1, by a hash of split and id that is the same everywhere."""
@@ -76,20 +77,25 @@ def load_split(args, split: str, max_samples: int | None = None, with_soft_label
             f"The dataset has no split {split!r}, only {', '.join(rows)}: see --train_split_name and --eval_split_name."
         )
     rows = rows[split]
-    if max_samples is not None:
-        rows = rows.select(range(min(max_samples, len(rows))))
     images = _images(rows, args)
+    ids, names, id_source = _ids_and_names(rows, images)  # of all rows, so that a row's id is its own
+    if max_samples is not None:
+        rows, images = (dataset.select(range(min(max_samples, len(rows)))) for dataset in (rows, images))
     _check_column(rows, "label_column_name", args)
     labels, class_names = _labels(rows, args.label_column_name)
     to_ours = np.array(affectnet_plus.match_expressions(class_names))
     soft_labels = _soft_labels(rows, args, to_ours) if with_soft_labels else None
-    return Split(split, images, to_ours[labels], soft_labels, *_ids_and_names(rows, images))
+    return Split(split, images, to_ours[labels], soft_labels, ids[: len(rows)], names[: len(rows)], id_source)
 
 
 def split_to_label(rows: datasets.Dataset, args) -> Split:
     """A split whose rows may have no label, or one that is no expression: -1 then."""
     labels, column = np.full(len(rows), -1), args.label_column_name
+    if column != type(args).label_column_name:
+        _check_column(rows, "label_column_name", args)
     feature = rows.features.get(column)
+    if getattr(feature, "dtype", "string") not in ("string", "int64") or getattr(feature, "names", True) is None:
+        raise ValueError(f"Column {column!r} holds {feature}, no class names: see --label_column_name.")
     if isinstance(feature, datasets.ClassLabel) or getattr(feature, "dtype", None) == "string":
         values = rows[column][:]
         names = getattr(feature, "names", None) or sorted({value for value in values if value is not None})
@@ -102,22 +108,24 @@ def split_to_label(rows: datasets.Dataset, args) -> Split:
     return Split(str(rows.split), images, labels, None, *_ids_and_names(rows, images))
 
 
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
 def images_in(folder: str) -> Split:
     """The image files in a folder and those inside it; `ids` are paths below it, without their endings."""
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(f"--image_dir {folder} is no folder.")
-    endings = set(Image.registered_extensions())
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in endings and path.is_file())
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in _IMAGES and p.name[0] != "." and p.is_file())
     if not paths:
-        raise ValueError(f"--image_dir {folder} holds no image.")
+        raise ValueError(f"--image_dir {folder} holds no image ({', '.join(_IMAGES)}).")
     ids = np.array([path.relative_to(root).with_suffix("").as_posix() for path in paths])
     if len(set(ids)) < len(ids):
         ids = np.array([path.relative_to(root).as_posix() for path in paths])
     stored = [{"path": str(path), "bytes": None} for path in paths]
     features = datasets.Features({"image": datasets.Image(decode=False)})
     images = datasets.Dataset.from_dict({"image": stored}, features=features)
-    return Split("images", images, np.full(len(paths), -1), None, ids, ids)
+    return Split("images", images, np.full(len(paths), -1), None, ids, ids, "path of the file")
 
 
 def load_rows(args) -> datasets.DatasetDict:
@@ -162,13 +170,16 @@ def load_splits(args) -> tuple[Split, Split]:
     return train, load_split(args, args.eval_split_name, args.max_eval_samples, with_soft_labels=True)
 
 
-def _ids_and_names(rows: datasets.Dataset, images: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def _ids_and_names(rows: datasets.Dataset, images: datasets.Dataset) -> tuple[np.ndarray, np.ndarray, str]:
     paths = pc.struct_field(images.data.column(0), "path").to_pylist()  # without loading images that are in the table
     names = np.array([Path(path or "").stem for path in paths])
-    ids = np.array([str(image_id) for image_id in rows["image_id"]]) if "image_id" in rows.column_names else names
+    ids, source = names, "name of the file"
+    if "image_id" in rows.column_names:
+        ids, source = np.array([str(image_id) for image_id in rows["image_id"]]), "image_id"
     if len(set(ids)) < len(ids):
         ids = np.arange(len(ids)).astype(str)
-    return ids, names if all(paths) else ids
+        source = f"number of the row, of {len(ids):,}"
+    return ids, names if all(paths) else ids, source
 
 
 def _labels(rows: datasets.Dataset, column: str) -> tuple[np.ndarray, list[str]]:

@@ -158,7 +158,8 @@ def train_expert(
     )
     is_expression = run.evaluation.labels == index
 
-    first_step = index * max_steps  # for trackers, whose steps may only grow
+    # For trackers, whose steps may only grow.
+    first_step = (len(EXPRESSIONS) * run.settings.get("left_out_fold", 0) + index) * max_steps
     progress = tqdm(total=max_steps, initial=step, desc=expression, disable=not accelerator.is_local_main_process)
     network.train()
     for batch in train_loader:
@@ -280,6 +281,7 @@ def evaluate_folder(run: Run) -> None:
         DataLoader(dataset, args.per_device_eval_batch_size, num_workers=args.dataloader_num_workers)
     )
     outputs = predict(accelerator, accelerator.prepare_model(model, evaluation_mode=True), loader)
+    accelerator.free_memory()  # another fold may follow, whose checkpoints are its own
     if not accelerator.is_main_process:
         return
     labels = evaluation.labels
@@ -327,6 +329,7 @@ def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelera
         "split": data_args.train_split_name,
         "label_column": data_args.label_column_name,
         "rows": len(train),
+        "ids": train.id_source,
         "labels_sha256": hashlib.sha256(train.labels.astype("int8").tobytes()).hexdigest()[:16],
         **of_kind,
         "num_train_epochs": args.num_train_epochs,

@@ -2,7 +2,7 @@
 """Make soft labels: EBC and AU experts, fused, on faces that they were not trained on.
 
     accelerate launch training/label.py --data_dir R --ebc runs/ebc --au runs/au --output_dir runs/soft
-    accelerate launch training/label.py --image_dir FACES --model runs/soft/model --output_dir runs/faces
+    accelerate launch training/label.py --image_dir FACES --model runs/soft --output_dir runs/faces
 
 Writes Parquet: split, image_id, and ebc, au, soft_label (8 scores each, four decimals, AffectNet's order), rank of the
 human label among the fused scores and subset (0 easy: rank 1; 1 challenging: 2 or 3; 2 difficult). Experts that were
@@ -14,7 +14,8 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from affectnet_plus import EXPRESSIONS
-from modeling import FusedForImageClassification, ImageError
+from affectnet_plus import EXPRESSIONS, features
+from modeling import FusedConfig, ImageError
 from training.arguments import DataArguments, parse_arguments, stop, stop_at_image
 from training.checkpoints import written_beside
 from training.data import FaceDataset, Split, images_in, load_rows, load_split, split_to_label
@@ -59,7 +60,9 @@ class LabelArguments:
     output_dir: str = field(metadata={"help": "Folder for the labels, and for the fused model that makes them."})
     ebc: str | None = field(default=None, metadata={"help": "Folder of train_ebc.py."})
     au: str | None = field(default=None, metadata={"help": "Folder of train_au.py, with the same folds or none."})
-    model: str | None = field(default=None, metadata={"help": "Instead of both: a fused model, folder or Hub id."})
+    model: str | None = field(
+        default=None, metadata={"help": "Instead of both: a folder of label.py, or a fused model (folder or Hub id)."}
+    )
     image_dir: str | None = field(
         default=None, metadata={"help": "Label the face images in this folder, instead of a release or dataset."}
     )
@@ -93,32 +96,37 @@ def main():
     output_dir = Path(args.output_dir)
     # Everything the user can mend is said here, before any long work.
     try:
-        accelerator = Accelerator(cpu=args.use_cpu)
+        # Who is done waits for the others, however long they take.
+        patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
+        accelerator = Accelerator(cpu=args.use_cpu, kwargs_handlers=[patience])
         folds = find_folds(args)
         with accelerator.main_process_first():  # the others find the cache
             splits, metadata = load(data_args, args)
-            evaluation = None if args.model else load_split(data_args, data_args.eval_split_name, None, True)
-        shards = plan_shards(splits, folds, args.rows_per_file)
-        settings = label_settings(data_args, args, splits, folds)
+            evaluation = None if args.model else load_evaluation(data_args)
+        settings = label_settings(data_args, args, splits, folds, accelerator)
+        seen = seen_splits(splits, folds, settings)
+        shards = plan_shards(splits, folds, seen, args.rows_per_file)
         check_settings(output_dir, settings)
         if args.write_release:
             check_target(Path(args.write_release), splits)
     except (ValueError, OSError) as error:
         stop(error)
     if accelerator.is_main_process:
-        warn_of_seen_rows(folds, splits)
+        warn_of_seen_rows(folds, seen)
         write_settings(output_dir, settings)
 
     try:
         models = {fold: output_dir / ("model" if fold is None else f"models/fold-{fold}") for fold in folds}
         if args.model:
-            models = {None: args.model}
+            models = {fold: kinds["model"] for fold, kinds in folds.items()}
         else:
             for fold in folds:
                 if not (models[fold] / "config.json").exists():
                     fuse(accelerator, args, folds[fold], evaluation, models[fold])
+        # The main process looks what is there already, so that all deal the rest out alike. Neighbours share a model.
+        (todo,) = broadcast_object_list([[i for i, shard in enumerate(shards) if not (output_dir / shard[0]).exists()]])
         rank, ranks = accelerator.process_index, accelerator.num_processes
-        own = shards[rank * len(shards) // ranks : (rank + 1) * len(shards) // ranks]  # neighbours share a model
+        own = [shards[i] for i in todo[rank * len(todo) // ranks : (rank + 1) * len(todo) // ranks]]
         label(accelerator, args, own, models, output_dir)
     except ImageError as error:
         stop_at_image(error)
@@ -139,9 +147,14 @@ def main():
 def find_folds(args) -> dict[int | None, dict[str, str]]:
     """{fold, or None where there are none: {"ebc": folder, "au": folder} or {"model": ...}}."""
     if args.model:
-        if AutoConfig.from_pretrained(args.model).model_type != FusedForImageClassification.config_class.model_type:
-            raise ValueError(f"--model {args.model} is not a fused model: give --ebc and --au.")
-        return {None: {"model": args.model}}
+        folds = {int(path.name[5:]): {"model": str(path)} for path in sorted(Path(args.model).glob("models/fold-*"))}
+        if (Path(args.model) / "model").is_dir():
+            folds = {None: {"model": str(Path(args.model) / "model")}}
+        folds = folds or {None: {"model": args.model}}
+        for kinds in folds.values():
+            if AutoConfig.from_pretrained(kinds["model"]).model_type != FusedConfig.model_type:
+                raise ValueError(f"--model {kinds['model']} is not a fused model: give --ebc and --au.")
+        return folds
     found = {}
     for kind in ("ebc", "au"):
         folder = Path(getattr(args, kind))
@@ -163,7 +176,16 @@ def find_folds(args) -> dict[int | None, dict[str, str]]:
             found.setdefault(fold, {})[kind] = str(path)
     if any(len(kinds) < 2 for kinds in found.values()):
         raise ValueError(f"--ebc {args.ebc} and --au {args.au} do not have the same folds: train both alike.")
+    for kinds in found.values():
+        FusedConfig(**{kind: AutoConfig.from_pretrained(path) for kind, path in kinds.items()})  # do they fit?
     return found
+
+
+def load_evaluation(data_args) -> Split:
+    """The labelled rows on which experts are fused."""
+    if data_args.dataset_config_name == "no_human_annotated":
+        data_args = replace(data_args, dataset_config_name=None)
+    return load_split(data_args, data_args.eval_split_name, with_soft_labels=True)
 
 
 def load(data_args, args) -> tuple[list[Split], dict]:
@@ -176,16 +198,26 @@ def load(data_args, args) -> tuple[list[Split], dict]:
     if unknown := [name for name in args.splits if name not in rows]:
         raise ValueError(f"The dataset has no split {unknown[0]!r}, only {', '.join(rows)}: see --splits.")
     names = args.splits or list(rows)
-    known = {name: rows[name].select_columns([c for c in rows[name].column_names if c in METADATA]) for name in names}
+    if args.write_release and data_args.dataset_config_name == "human_annotated_all":
+        raise ValueError(
+            "--write_release writes rows with one of the eight expressions, or none: not human_annotated_all."
+        )
+    ours = features(EXPRESSIONS)
+    known = {
+        name: rows[name].select_columns([c for c in METADATA if rows[name].features.get(c) == ours[c]])
+        for name in names
+    }
     return [split_to_label(rows[name], data_args) for name in names], known
 
 
-def plan_shards(splits: list[Split], folds: dict, rows_per_file: int) -> list[tuple[str, Split, np.ndarray, list]]:
+def plan_shards(
+    splits: list[Split], folds: dict, seen: list[str], rows_per_file: int
+) -> list[tuple[str, Split, np.ndarray, list]]:
     """(file name, split, rows, folds whose experts label them), as many rows as go into a file."""
     shards = []
     for split in splits:
         groups = [(np.arange(len(split)), list(folds))]
-        if None not in folds and split.name in trained_on(folds):
+        if None not in folds and split.name in seen:
             fold_of = split.folds(len(folds))
             groups = [(np.flatnonzero(fold_of == fold), [fold]) for fold in folds]
         parts = [
@@ -198,15 +230,35 @@ def plan_shards(splits: list[Split], folds: dict, rows_per_file: int) -> list[tu
     return shards
 
 
-def trained_on(folds: dict) -> set[str]:
-    """Splits that one of the experts was trained on."""
+def seen_splits(splits: list[Split], folds: dict, settings: dict) -> list[str]:
+    """Splits that experts may have been trained on; `ValueError` where their folds would be others.
+
+    Going by names, so that no row is labelled by an expert that has seen it also where a dataset goes by another name,
+    as an exported release does.
+    """
+    seen = set()
+    records = [record for part in experts_of(folds) for record in part.training.values()]
+    for split in splits if settings["data_config"] != "no_human_annotated" else ():
+        for record in records:
+            if record.get("split") != split.name:
+                continue
+            if record.get("ids") == split.id_source:
+                seen.add(split.name)
+            elif record.get("data") == settings["data"]:
+                raise ValueError(
+                    f"The experts know the rows of {split.name} by {record.get('ids')}, these rows have "
+                    f"{split.id_source}: label the very dataset that they were trained on."
+                )
+    return sorted(seen)
+
+
+def experts_of(folds: dict) -> list:
+    """The configs of all EBCs and AU experts."""
     configs = [AutoConfig.from_pretrained(path) for kinds in folds.values() for path in kinds.values()]
-    parts = [part for c in configs for part in ((c.ebc, c.au) if hasattr(c, "ebc") else (c,))]
-    return {record["split"] for part in parts for record in part.training.values() if "split" in record}
+    return [part for c in configs for part in ((c.ebc, c.au) if hasattr(c, "ebc") else (c,))]
 
 
-def warn_of_seen_rows(folds: dict, splits: list[Split]) -> None:
-    seen = [split.name for split in splits if split.name in trained_on(folds)]
+def warn_of_seen_rows(folds: dict, seen: list[str]) -> None:
     if None in folds and seen:
         tqdm.write(
             f"label.py: warning: if these are the rows that the experts were trained on ({', '.join(seen)}), their "
@@ -214,24 +266,22 @@ def warn_of_seen_rows(folds: dict, splits: list[Split]) -> None:
         )
 
 
-def label_settings(data_args, args, splits: list[Split], folds: dict) -> dict:
+def label_settings(data_args, args, splits: list[Split], folds: dict, accelerator: Accelerator) -> dict:
     """What decides the labels; stands beside them, and whoever goes on has to agree with it."""
 
     def digest(text: str) -> str:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     rows = {split.name: {"rows": len(split), "ids_sha256": digest("\n".join(split.ids))} for split in splits}
-    experts = {
-        f"{kind} {'' if fold is None else fold}".strip(): digest(AutoConfig.from_pretrained(path).to_json_string())
-        for fold, kinds in folds.items()
-        for kind, path in kinds.items()
-    }
+    experts = [digest(json.dumps([c.calibration, c.training], sort_keys=True)) for c in experts_of(folds)]
     return {
         "data": Path(args.image_dir or data_args.dataset_name or "AffectNet+").name,
         "data_config": data_args.dataset_config_name or "default",
         "splits": rows,
         "experts_sha256": experts,
         "prior": args.prior,
+        "eval_split": data_args.eval_split_name,
+        "mixed_precision": accelerator.mixed_precision,
         "rows_per_file": args.rows_per_file,
         "expressions": list(EXPRESSIONS),
     }
@@ -291,14 +341,11 @@ def predict(
 
 
 def label(accelerator, args, shards: list, models: dict, output_dir: Path) -> None:
-    """Write the files of these shards that are not there yet."""
-    todo = [shard for shard in shards if not (output_dir / shard[0]).exists()]
-    progress = tqdm(
-        total=sum(len(shard[2]) for shard in shards), initial=sum(len(s[2]) for s in shards if s not in todo),
-        desc="labelling", unit="face", disable=not accelerator.is_local_main_process,
-    )  # fmt: skip
+    """Write the files of these shards."""
+    total = sum(len(rows) for _, _, rows, _ in shards)
+    progress = tqdm(total=total, desc="labelling", unit="face", disable=not accelerator.is_local_main_process)
     held, model = object(), None
-    for name, split, rows, folds in todo:
+    for name, split, rows, folds in shards:
         scores = []
         for fold in folds:
             if fold != held:

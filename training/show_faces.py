@@ -37,7 +37,7 @@ class ShowArguments:
 def main():
     data_args, args = parse_arguments(DataArguments, ShowArguments, description=__doc__.split("\n\n")[0])
     try:
-        split = load_split(data_args, data_args.eval_split_name, data_args.max_eval_samples, with_soft_labels=True)
+        split = load_split(data_args, data_args.eval_split_name, with_soft_labels=True)
         own = [load_rgb(path) for path in args.images]
     except (ValueError, OSError) as error:
         stop(error)

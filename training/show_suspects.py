@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from affectnet_plus import EXPRESSIONS
+from modeling import ImageError
 from training.arguments import DataArguments, parse_arguments, stop
 from training.data import Split, load_rows, read_soft_labels, split_to_label
 
@@ -76,7 +77,10 @@ def main():
     output_file = Path(args.output_file)
     output_file.parent.mkdir(parents=True, exist_ok=True)
     table.drop(columns=["row"]).to_csv(output_file.with_suffix(".csv"), index=False)
-    output_file.write_text(page(split, soft_label, table, labelled), encoding="utf-8")
+    try:
+        output_file.write_text(page(split, soft_label, table, labelled), encoding="utf-8")
+    except ImageError as error:
+        stop(error)
     print(f"Page: {output_file}, table: {output_file.with_suffix('.csv')}")
 
 

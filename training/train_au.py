@@ -27,10 +27,10 @@ from modeling import (
 )
 from training.action_units import ActionUnitTable, load_table, prototype_targets
 from training.arguments import (
-    DataArguments,
     ExpertArguments,
     FoldArguments,
     OptimizationArguments,
+    TrainingDataArguments,
     parse_arguments,
     stop,
     stop_at_image,
@@ -78,7 +78,7 @@ class AUArguments(ExpertArguments):
 
 def main():
     data_args, args, fold_args, au_args = all_args = parse_arguments(
-        DataArguments, OptimizationArguments, FoldArguments, AUArguments, description=__doc__.split("\n\n")[0]
+        TrainingDataArguments, OptimizationArguments, FoldArguments, AUArguments, description=__doc__.split("\n\n")[0]
     )
     # Everything the user can mend is said here, before any long work.
     try:
@@ -92,6 +92,7 @@ def main():
             train, evaluation = load_splits(data_args)
         table = load_table(au_args.au_labels, au_args.au_target, config.action_units) if au_args.au_labels else None
         if table is not None:
+            table.check_names(train, evaluation)
             for split in (train, evaluation):
                 report = table.join(split)
                 if accelerator.is_main_process:

@@ -19,10 +19,10 @@ from huggingface_hub.errors import HfHubHTTPError as HTTPError
 from affectnet_plus import EXPRESSIONS, match_expressions
 from modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification, ImageError, check_backbone
 from training.arguments import (
-    DataArguments,
     ExpertArguments,
     FoldArguments,
     OptimizationArguments,
+    TrainingDataArguments,
     parse_arguments,
     stop,
     stop_at_image,
@@ -51,7 +51,7 @@ class EBCArguments(ExpertArguments):
 
 def main():
     data_args, args, fold_args, ebc_args = all_args = parse_arguments(
-        DataArguments, OptimizationArguments, FoldArguments, EBCArguments, description=__doc__.split("\n\n")[0]
+        TrainingDataArguments, OptimizationArguments, FoldArguments, EBCArguments, description=__doc__.split("\n\n")[0]
     )
     # Everything the user can mend is said here, before any long work.
     try:
