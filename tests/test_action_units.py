@@ -114,7 +114,7 @@ def test_bare_names_that_two_splits_share_are_refused(truth, release, tmp_path):
         (lambda t: t.rename(columns={"input": "face"}), ["which image", "'file_name'"]),
         (lambda t: t[["input"]], ["no action units", "AU12_r", "au_12", "'input'"]),
         (lambda t: t.assign(AU06=7.0), ["7.0 as AU06 in row 0", "0 to 1"]),
-        (lambda t: t.assign(input="elsewhere/" + t["input"].str.split("/").str[-1] + "x.jpg"), ["none of its files"]),
+        (lambda t: t.assign(input=t["input"].str.replace(".jpg", "x.jpg")), ["none of its files"]),
         (lambda t: t[["input"]].assign(AU45=1.0), ["none of the experts' action units"]),
         (None, ["cannot be read", "no_such.csv"]),
     ],

@@ -99,7 +99,7 @@ def test_rows_are_labelled_by_experts_that_have_not_seen_them(labelled, experts,
     train_rows = load_dataset("affectnet_plus", data_dir=str(release), split="train")
     table = rows_of(labelled, "train")
     ids = np.array([str(n) for n in train_rows["image_id"]])
-    folds = Split("train", None, None, None, ids, ids).folds(2)
+    folds = Split("train", None, None, None, ids, ids, "image_id").folds(2)
     for fold in range(2):
         model = labelled / f"models/fold-{fold}"
         recorded = AutoModelForImageClassification.from_pretrained(model).config.ebc.training["happy"]
