@@ -252,6 +252,8 @@ def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_pa
         (["--ebc", "{ebc}", "--au", "{au}", "--image_dir", "{release}"], "--image_dir needs --model"),
         (["--model", "{ebc}/fold-0"], "not a fused model"),
         (["--model", "{labelled}", "--label_column_name", "emotion"], "No column 'emotion'"),
+        (["--model", "{labelled}", "--label_column_name", "image_id"], "no class names"),
+        (["--model", "{half}"], "1 of its folds only"),
         (
             ["--model", "{labelled}", "--dataset_config_name", "human_annotated_all", "--write_release", "new"],
             "not human_annotated_all",
@@ -260,7 +262,9 @@ def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_pa
     ],
 )
 def test_bad_input_is_one_sentence(flags, says, experts, labelled, release, tmp_path, monkeypatch, capsys):
-    paths = {"ebc": experts / "ebc", "au": experts / "au", "release": release, "labelled": labelled}
+    paths = {"ebc": experts / "ebc", "au": experts / "au", "release": release, "labelled": labelled, "half": tmp_path}
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/fold-0").symlink_to(labelled / "models/fold-0")
     flags = [flag.format(**paths) for flag in flags]
     monkeypatch.setattr(
         sys, "argv", ["label.py", "--data_dir", str(release), "--output_dir", str(tmp_path / "soft"), *flags]

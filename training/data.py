@@ -94,9 +94,9 @@ def split_to_label(rows: datasets.Dataset, args) -> Split:
     if column != type(args).label_column_name:
         _check_column(rows, "label_column_name", args)
     feature = rows.features.get(column)
-    if getattr(feature, "dtype", "string") not in ("string", "int64") or getattr(feature, "names", True) is None:
-        raise ValueError(f"Column {column!r} holds {feature}, no class names: see --label_column_name.")
-    if isinstance(feature, datasets.ClassLabel) or getattr(feature, "dtype", None) == "string":
+    if feature is not None:
+        if not isinstance(feature, datasets.ClassLabel) and getattr(feature, "dtype", None) != "string":
+            raise ValueError(f"Column {column!r} holds {feature}, no class names: see --label_column_name.")
         values = rows[column][:]
         names = getattr(feature, "names", None) or sorted({value for value in values if value is not None})
         place = {**{name: i for i, name in enumerate(names)}, **{i: i for i in range(len(names))}}

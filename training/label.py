@@ -154,6 +154,9 @@ def find_folds(args) -> dict[int | None, dict[str, str]]:
         for kinds in folds.values():
             if AutoConfig.from_pretrained(kinds["model"]).model_type != FusedConfig.model_type:
                 raise ValueError(f"--model {kinds['model']} is not a fused model: give --ebc and --au.")
+        trained = {record.get("num_folds") for part in experts_of(folds) for record in part.training.values()}
+        if None not in folds and trained != {len(folds)}:
+            raise ValueError(f"--model {args.model} has {len(folds)} of its folds only: run its label.py to the end.")
         return folds
     found = {}
     for kind in ("ebc", "au"):
