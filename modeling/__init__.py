@@ -7,10 +7,12 @@ from .backbone import check_backbone, create_backbone
 from .configuration_au import ACTION_UNITS, PROTOTYPES, AUConfig
 from .configuration_ebc import EBCConfig
 from .configuration_fused import FusedConfig
+from .configuration_soft_fer import SoftFerConfig
 from .image_loading import ImageError, load_rgb, open_rgb
 from .modeling_au import AUForImageClassification, AUOutput, MultiHeadClassifier, multi_head_loss
 from .modeling_ebc import BinaryEnsemble, EBCForImageClassification, EBCOutput
 from .modeling_fused import FusedForImageClassification, FusedOutput, mixed_log_odds
+from .modeling_soft_fer import SoftFerForImageClassification, log_odds_of_softmax, soft_fer_loss
 from .pipeline_soft_fer import SoftFerPipeline
 from .soft_label_model import SoftLabelModel, image_processor_for
 
@@ -18,6 +20,7 @@ for _config, _model in (
     (EBCConfig, EBCForImageClassification),
     (AUConfig, AUForImageClassification),
     (FusedConfig, FusedForImageClassification),
+    (SoftFerConfig, SoftFerForImageClassification),
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModelForImageClassification.register(_config, _model, exist_ok=True)
@@ -40,13 +43,17 @@ __all__ = [
     "ImageError",
     "MultiHeadClassifier",
     "PROTOTYPES",
+    "SoftFerConfig",
+    "SoftFerForImageClassification",
     "SoftFerPipeline",
     "SoftLabelModel",
     "check_backbone",
     "create_backbone",
     "image_processor_for",
     "load_rgb",
+    "log_odds_of_softmax",
     "mixed_log_odds",
     "multi_head_loss",
     "open_rgb",
+    "soft_fer_loss",
 ]

@@ -6,7 +6,7 @@ _TEXT = """
 # {title}
 
 How far each of {count} expressions is present in a face at once: {expressions}.
-`logits` are in this order; their sigmoid is the soft label. The scores are independent and do not sum to one.
+`logits` are in this order; their sigmoid is the soft label. {sum}
 
 ```python
 import modeling  # from affectnet-plus; or trust_remote_code=True below, where this repository holds the code
@@ -41,6 +41,7 @@ _TITLES = {
     "affectnet_plus_ebc": "AffectNet+ EBC",
     "affectnet_plus_au": "AffectNet+ AU experts",
     "affectnet_plus_fused": "AffectNet+ soft labels: EBC and AU experts, fused",
+    "affectnet_plus_soft_fer": "AffectNet+ Soft-FER",
 }
 _METHODS = {
     "affectnet_plus_ebc": """EBC, ensemble of binary classifiers (AffectNet+, Fig. 2): per expression
@@ -52,6 +53,7 @@ paper's (EMFACS): {units}. So is the calibration: log-odds / temperature + shift
     "affectnet_plus_fused": """The AffectNet+ labeller: an EBC (Fig. 2; {backbones}) and AU experts (Fig. 3) for each
 expression. How they are fused is affectnet-plus's own choice, not the paper's: score = w * EBC + (1 - w) * AU, then
 log-odds / temperature + shift, all fitted on validation.""",
+    "affectnet_plus_soft_fer": "One network ({backbones}), one output per expression, trained under a {activation}.",
 }
 
 
@@ -62,6 +64,7 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
         pipeline_tag="image-classification",
         tags=["facial-expression-recognition", "soft-labels", "affectnet-plus"],
     )
+    activation = getattr(config, "activation", "sigmoid")
     text = _TEXT.format(
         title=_TITLES[config.model_type],
         repo_id=repo_id,
@@ -70,7 +73,10 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
         size=config.image_size,
         mean=list(config.image_mean),
         std=list(config.image_std),
-        method=_METHODS[config.model_type].format(backbones=", ".join(_backbones(config)), units=_units(config)),
+        sum="They sum to one." if activation == "softmax" else "The scores are independent and do not sum to one.",
+        method=_METHODS[config.model_type].format(
+            backbones=", ".join(_backbones(config)), units=_units(config), activation=activation
+        ),
         training=_training(config),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}")
@@ -92,6 +98,8 @@ def _training(config) -> str:
         return _training_of_fused(config)
     if not config.training:
         return "Untrained."
+    if "all" in config.training:
+        return _lines(config.training["all"])
     weights = getattr(config, "backbones", [])
     names = ["expression", "AUROC", "average precision", *(f"weight {b}" for b in weights), "temperature", "shift"]
     rows = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
@@ -102,8 +110,12 @@ def _training(config) -> str:
         values += [fitted.get("temperature"), fitted.get("log_odds_shift")]
         rows.append(f"| {name} | " + " | ".join("-" if v is None else f"{v:.3f}" for v in values) + " |")
     settings = config.training.get(config.expressions[0], {})
-    lines = [f"- {key}: {value}" for key, value in settings.items() if key not in ("auroc", "average_precision")]
-    return "\n".join(["On validation, one-vs-rest:", "", *rows, "", f"Settings ({config.expressions[0]}):", "", *lines])
+    lines = _lines({key: value for key, value in settings.items() if key not in ("auroc", "average_precision")})
+    return "\n".join(["On validation, one-vs-rest:", "", *rows, "", f"Settings ({config.expressions[0]}):", "", lines])
+
+
+def _lines(settings: dict) -> str:
+    return "\n".join(f"- {key}: {value}" for key, value in settings.items())
 
 
 def _training_of_fused(config) -> str:

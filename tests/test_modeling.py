@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 
 import modeling
 from affectnet_plus import EXPRESSIONS
-from modeling import EBCConfig, EBCForImageClassification
+from modeling import EBCConfig, EBCForImageClassification, SoftFerConfig, SoftFerForImageClassification
 
 TRIO = ["test_resnet", "test_efficientnet", "test_vit"]
 
@@ -122,8 +122,15 @@ def test_unknown_backbone_names_the_nearest():
         EBCForImageClassification(EBCConfig(backbones=["resnet5x"]))
 
 
-def test_pushed_code_runs_without_this_package(tmp_path):
-    model = calibrated_model(["test_vit"])
+@pytest.mark.parametrize(
+    "create",
+    [
+        lambda: calibrated_model(["test_vit"]),
+        lambda: SoftFerForImageClassification(SoftFerConfig(backbone="test_vit", image_size=64, activation="softmax")),
+    ],
+)
+def test_pushed_code_runs_without_this_package(create, tmp_path):
+    model = create()
     model.save_pretrained(tmp_path / "pushed", with_code=True)
     face = np.random.default_rng(0).integers(0, 256, (80, 70, 3), dtype=np.uint8)
     np.save(tmp_path / "face.npy", face)

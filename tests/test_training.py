@@ -22,7 +22,7 @@ from synthetic import synthesize
 from training import train_ebc
 from training.arguments import DataArguments
 from training.calibration import fit_calibration
-from training.data import BalancedSampler, load_split
+from training.data import PermutationSampler, load_split
 from training.metrics import OneVsRest, js_divergence
 
 
@@ -244,17 +244,18 @@ def test_resuming_with_other_settings_is_refused(ferplus, tmp_path):
     assert "learning_rate (was 0.001, now 0.5)" in said
 
 
-def test_balanced_sampler_continues_where_it_was():
+def test_sampler_continues_where_it_was():
     is_expression = np.arange(50) < 7
-    draws = list(BalancedSampler(is_expression, seed=5, num_draws=200))
+    groups = [np.flatnonzero(is_expression), np.flatnonzero(~is_expression)]
+    draws = list(PermutationSampler(groups, seed=5, num_draws=200))
     assert [is_expression[row] for row, _ in draws] == [True, False] * 100
     for side in (0, 1):  # nothing comes twice before everything has come once
         rows = [row for row, _ in draws[side::2]]
         size = 7 if side == 0 else 43
         assert all(len(set(rows[i : i + size])) == size for i in range(0, len(rows) - size, size))
     assert len({seed for _, seed in draws}) == 200
-    assert list(BalancedSampler(is_expression, seed=5, num_draws=200, start=77)) == draws[77:]
-    assert list(BalancedSampler(is_expression, seed=6, num_draws=200)) != draws
+    assert list(PermutationSampler(groups, seed=5, num_draws=200, start=77)) == draws[77:]
+    assert list(PermutationSampler(groups, seed=6, num_draws=200)) != draws
 
 
 def test_calibration_finds_what_generated_the_labels():

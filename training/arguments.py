@@ -119,14 +119,33 @@ class OptimizationArguments:
 
 
 @dataclass
-class ExpertArguments:
-    """What all experts have in common."""
+class NetworkArguments:
+    """What all our networks have in common."""
 
     image_size: int = field(default=224, metadata={"help": "Faces are scaled to this many pixels a side."})
+    pretrained: bool = field(default=False, metadata={"help": "Start from timm's pretrained weights (needs the Hub)."})
+    init_from: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Start from weights of your own: folders of train_soft_fer.py (with the same folds, if any) or "
+            "files with a timm model's state, all but the last layer. One per backbone, or one for all."
+        },
+    )
+
+    def __post_init__(self):
+        if self.image_size < 16:
+            raise ValueError(f"--image_size is at least 16 pixels, not {self.image_size}.")
+        if self.pretrained and self.init_from:
+            raise ValueError("--pretrained and --init_from both name the weights to start from: give one of them.")
+
+
+@dataclass
+class ExpertArguments(NetworkArguments):
+    """What all experts have in common."""
+
     expressions: list[str] = field(
         default_factory=lambda: list(EXPRESSIONS), metadata={"help": f"Some of: {' '.join(EXPRESSIONS)}. Default: all."}
     )
-    pretrained: bool = field(default=False, metadata={"help": "Start from timm's pretrained weights (needs the Hub)."})
     prior: str = field(
         default="validation",
         metadata={
@@ -135,10 +154,6 @@ class ExpertArguments:
             "choices": ["validation", "balanced"],
         },
     )
-
-    def __post_init__(self):
-        if self.image_size < 16:
-            raise ValueError(f"--image_size is at least 16 pixels, not {self.image_size}.")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Folders that are either whole or not there. Names hold the expression: another run may train another one beside."""
+"""Folders that are either whole or not there. Names hold the part: another run may train another one beside."""
 
 import json
 import os
@@ -24,10 +24,10 @@ def written_beside(folder: Path):
 
 
 def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict) -> None:
-    """Save models, optimisers, schedulers and random states of all ranks, as the expression's only checkpoint."""
-    expression = state["expression"]
-    target = output_dir / f"checkpoint-{expression}-{state['step']}"
-    beside = output_dir / f".checkpoint-{expression}.writing"
+    """Save models, optimisers, schedulers and random states of all ranks, as the part's only checkpoint."""
+    part = state["part"]
+    target = output_dir / f"checkpoint-{part}-{state['step']}"
+    beside = output_dir / f".checkpoint-{part}.writing"
     if accelerator.is_main_process:
         shutil.rmtree(beside, ignore_errors=True)
     accelerator.wait_for_everyone()
@@ -37,7 +37,7 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict) -> 
         (beside / STATE_FILE).write_text(json.dumps(state, indent=1))
         shutil.rmtree(target, ignore_errors=True)
         os.replace(beside, target)
-        remove_checkpoints(output_dir, expression, but=target)
+        remove_checkpoints(output_dir, part, but=target)
     accelerator.wait_for_everyone()
 
 
@@ -46,16 +46,16 @@ def read_state(checkpoint: Path) -> dict:
     return json.loads((checkpoint / STATE_FILE).read_text())
 
 
-def remove_checkpoints(output_dir: Path, expression: str, but: Path | None = None) -> None:
-    for folder in output_dir.glob(f"checkpoint-{expression}-*"):
+def remove_checkpoints(output_dir: Path, part: str, but: Path | None = None) -> None:
+    for folder in output_dir.glob(f"checkpoint-{part}-*"):
         if folder != but:
             shutil.rmtree(folder)
 
 
 def find_checkpoints(output_dir: Path, wanted: str) -> dict[str, Path]:
-    """{expression: checkpoint}: the one called `wanted`, or with "latest" the newest of each in `output_dir`."""
+    """{part: checkpoint}: the one called `wanted`, or with "latest" the newest of each in `output_dir`."""
     if wanted != "latest" and not (Path(wanted) / STATE_FILE).is_file():
         raise ValueError(f"--resume_from_checkpoint {wanted}: no checkpoint there (looked for {STATE_FILE}).")
     found = output_dir.glob(f"checkpoint-*/{STATE_FILE}") if wanted == "latest" else [Path(wanted) / STATE_FILE]
     found = sorted(found, key=lambda file: file.stat().st_mtime)
-    return {read_state(file.parent)["expression"]: file.parent for file in found}
+    return {read_state(file.parent)["part"]: file.parent for file in found}

@@ -1,4 +1,4 @@
-"""Faces for training: any dataset with its labels matched by name, folds, a balanced sampler, augmentation."""
+"""Faces for training: any dataset with its labels matched by name, folds, a sampler, augmentation."""
 
 import dataclasses
 import hashlib
@@ -164,9 +164,9 @@ def _check_column(rows: datasets.Dataset, flag: str, args) -> None:
         raise ValueError(f"No column {column!r} in {rows.split}, only {', '.join(rows.column_names)}: see --{flag}.")
 
 
-def load_splits(args) -> tuple[Split, Split]:
-    """The rows to train on, and those to calibrate and measure on."""
-    train = load_split(args, args.train_split_name, args.max_train_samples)
+def load_splits(args, with_soft_labels: bool = False) -> tuple[Split, Split]:
+    """The rows to train on, `with_soft_labels` or without, and those to calibrate and measure on."""
+    train = load_split(args, args.train_split_name, args.max_train_samples, with_soft_labels)
     return train, load_split(args, args.eval_split_name, args.max_eval_samples, with_soft_labels=True)
 
 
@@ -208,7 +208,7 @@ def _soft_labels(rows: datasets.Dataset, args, to_ours: np.ndarray) -> np.ndarra
     values = rows[column][:]
     if all(value is None for value in values):  # a release without soft labels
         return None
-    if any(value is None or len(value) != len(to_ours) or None in value for value in values):
+    if any(not isinstance(value, list) or len(value) != len(to_ours) or None in value for value in values):
         raise ValueError(
             f"Column {column!r} of {rows.split} does not hold {len(to_ours)} scores in every row, one per class name "
             f"of {args.label_column_name!r}: see --soft_label_column_name."
@@ -250,29 +250,30 @@ def check_enough_rows(
                 )
 
 
-class BalancedSampler(Sampler):
-    """An endless-feeling, seeded stream of draws: in turn a face of the expression and a face of the rest.
+class PermutationSampler(Sampler):
+    """An endless-feeling, seeded stream of draws from groups of rows in turn: one group is all rows shuffled, an
+    expression's rows and the others are a balanced sampler.
 
-    Each side runs through a new permutation of its rows before any comes again. Draw k depends on (seed, k) alone, so
+    Each group runs through a new permutation of its rows before any comes again. Draw k depends on (seed, k) alone, so
     a run that was interrupted after `start` draws goes on with the very next one, whatever the number of workers.
     Yields (row, augmentation seed).
     """
 
-    def __init__(self, is_expression: np.ndarray, seed: int, num_draws: int, start: int = 0):
-        self.sides = (np.flatnonzero(is_expression), np.flatnonzero(~is_expression))
-        self.seed, self.num_draws, self.start = seed, num_draws, start
+    def __init__(self, groups: list[np.ndarray], seed: int, num_draws: int, start: int = 0):
+        self.groups, self.seed, self.num_draws, self.start = groups, seed, num_draws, start
 
     def __len__(self) -> int:
         return self.num_draws - self.start
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        permutations: list[tuple[int, np.ndarray | None]] = [(-1, None), (-1, None)]
+        permutations: list[tuple[int, np.ndarray | None]] = [(-1, None)] * len(self.groups)
         for draw in range(self.start, self.num_draws):
-            side, rows = draw % 2, self.sides[draw % 2]
-            turn, place = divmod(draw // 2, len(rows))
-            if permutations[side][0] != turn:
-                permutations[side] = (turn, np.random.default_rng((self.seed, side, turn)).permutation(rows))
-            yield int(permutations[side][1][place]), self.seed * 1_000_003 + draw
+            number, group = divmod(draw, len(self.groups))
+            turn, place = divmod(number, len(self.groups[group]))
+            if permutations[group][0] != turn:
+                shuffled = np.random.default_rng((self.seed, group, turn)).permutation(self.groups[group])
+                permutations[group] = (turn, shuffled)
+            yield int(permutations[group][1][place]), self.seed * 1_000_003 + draw
 
 
 class FaceDataset(Dataset):

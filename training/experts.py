@@ -1,4 +1,4 @@
-"""How experts of either kind are trained: the loop over one expression, its calibration, the folder it completes."""
+"""How networks are trained: the loop, what may run beside and after it, an expert's calibration and its folder."""
 
 import hashlib
 import json
@@ -23,25 +23,26 @@ from affectnet_plus import EXPRESSIONS
 from modeling import SoftLabelModel, image_processor_for
 from training.calibration import fit_calibration
 from training.checkpoints import find_checkpoints, read_state, remove_checkpoints, save_checkpoint, written_beside
-from training.data import BalancedSampler, FaceDataset, Split, check_enough_rows
+from training.data import FaceDataset, PermutationSampler, Split, check_enough_rows
+from training.initial_weights import load_weights, parts_of, read_weights
 from training.metrics import OneVsRest, js_divergence
 
 
 @dataclass
 class Run:
-    """Experts of one kind, trained on one set of rows into one folder."""
+    """Networks of one kind, trained one after the other on one set of rows into one folder."""
 
     accelerator: Accelerator
     args: object  # OptimizationArguments
-    prior: str
-    config: object  # of the model without its expressions' results
+    config: object  # of the model without what training brings
     model_class: type[SoftLabelModel]
     output_dir: Path
     train: Split
     evaluation: Split
     settings: dict  # what decides the weights
+    initial_weights: list[dict]  # one per backbone, or none
     checkpoints: dict[str, Path]
-    expressions: list[str]  # still to be trained
+    parts: list[str]  # still to be trained: expressions, or the one part of a model that has no others
 
 
 def create_accelerator(args, fold_args) -> Accelerator:
@@ -71,9 +72,10 @@ def _leave_the_other_ranks(fold_args) -> None:
 
 
 def plan_runs(
-    accelerator, data_args, args, fold_args, kind_args, config, model_class, expressions, train, evaluation, more=None
+    accelerator, data_args, args, fold_args, kind_args, config, model_class, parts, train, evaluation, more=None
 ) -> list[Run]:
     """One `Run`, or one for each fold; raises `ValueError` where one cannot be. `more` goes into the settings."""
+    expressions = [part for part in parts if part in EXPRESSIONS]
     if args.resume_from_checkpoint not in (None, "latest") and len(fold_args.folds) > 1:
         raise ValueError("--resume_from_checkpoint FOLDER is of one fold: name that one by --fold, or say 'latest'.")
     runs = []
@@ -85,46 +87,57 @@ def plan_runs(
         settings = run_settings(data_args, args, kind_args, rows, accelerator) | (more or {})
         if fold is not None:
             settings |= {"num_folds": fold_args.num_folds, "left_out_fold": fold}
-        left, checkpoints = list(expressions), {}
+        weights = read_weights(kind_args.init_from, config, settings)
+        if weights:
+            settings["init_from"] = [w["said"] for w in weights]
+        left, checkpoints = list(parts), {}
         if args.resume_from_checkpoint:
-            finished = finished_expressions(output_dir, settings)
-            left = [name for name in expressions if name not in finished]
+            finished = finished_parts(output_dir, settings)
+            left = [name for name in parts if name not in finished]
             checkpoints = find_checkpoints(output_dir, args.resume_from_checkpoint)
-            for expression in checkpoints.keys() & left:
-                check_same_settings(checkpoints[expression], settings)
-        run = (accelerator, args, kind_args.prior, config, model_class, output_dir, rows, evaluation, settings)
+            for part in checkpoints.keys() & left:
+                check_same_settings(checkpoints[part], settings)
+        run = (accelerator, args, config, model_class, output_dir, rows, evaluation, settings, weights)
         runs.append(Run(*run, checkpoints, left))
         if accelerator.is_main_process:
             output_dir.mkdir(parents=True, exist_ok=True)
     return runs
 
 
-def train_expert(
+def train_network(
     run: Run,
-    expression: str,
+    part: str,
+    number: int,
     create: Callable[[], torch.nn.Module],
     loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     train_targets: np.ndarray,
     eval_targets: np.ndarray,
-    expression_columns: slice,
-) -> None:
-    """Train one expression's network, calibrate it on validation, and save it into the model folder.
+    groups: list[np.ndarray],
+    measure: Callable[[np.ndarray], dict[str, float]],
+) -> tuple[torch.nn.Module, np.ndarray, dict]:
+    """The loop: train one network, going on at its checkpoint where there is one.
 
     Args:
+        part, number: what it is called, and its place among the parts; seeds follow from the place.
         create: makes the network, (B, 3, H, W) -> (B, outputs).
         loss_function: (outputs, targets) -> scalar.
         train_targets, eval_targets: float32 (rows, n) of the two splits.
-        expression_columns: those of the outputs that are log-odds of the expression; others are units'.
+        groups: rows that are drawn from in turn (`PermutationSampler`).
+        measure: figures of validation from its outputs (rows, outputs).
+
+    Returns:
+        The network, as Accelerate prepared it; its outputs on validation; and what stands in its record.
     """
     accelerator, args, output_dir = run.accelerator, run.args, run.output_dir
-    index = EXPRESSIONS.index(expression)
-    seed = args.seed * len(EXPRESSIONS) + index  # the same whichever expressions are trained beside it
+    seed = args.seed * len(EXPRESSIONS) + number  # the same whichever parts are trained beside it
     faces_per_step = args.per_device_train_batch_size * accelerator.num_processes * args.gradient_accumulation_steps
     steps_per_epoch = max(1, round(len(run.train) / faces_per_step))
     max_steps = args.max_train_steps or math.ceil(args.num_train_epochs * steps_per_epoch)
 
     set_seed(seed)
     network = create()
+    if run.initial_weights:
+        load_weights(network, run.initial_weights)
     optimizer = torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
     warmup_steps = args.warmup_steps if args.warmup_steps >= 1 else args.warmup_steps * max_steps
     scheduler = get_scheduler(  # Accelerate steps it once per process
@@ -136,19 +149,18 @@ def train_expert(
     network, optimizer, scheduler = accelerator.prepare(network, optimizer, scheduler)
 
     step = 0
-    if (checkpoint := run.checkpoints.get(expression)) is not None:
+    if (checkpoint := run.checkpoints.get(part)) is not None:
         accelerator.load_state(checkpoint)
         step = read_state(checkpoint)["step"]
 
     image_processor = image_processor_for(run.config)
     workers = {"num_workers": args.dataloader_num_workers, "pin_memory": accelerator.device.type == "cuda"}
-    sampler = BalancedSampler(
-        run.train.labels == index, seed, num_draws=max_steps * faces_per_step, start=step * faces_per_step
-    )
+    draws = max_steps * faces_per_step
     train_loader = accelerator.prepare(
         DataLoader(
             FaceDataset(run.train, image_processor, train_targets), args.per_device_train_batch_size,
-            sampler=sampler, generator=torch.Generator().manual_seed(seed), **workers,
+            sampler=PermutationSampler(groups, seed, draws, start=step * faces_per_step),
+            generator=torch.Generator().manual_seed(seed), **workers,
         )
     )  # fmt: skip
     eval_loader = accelerator.prepare(
@@ -156,11 +168,10 @@ def train_expert(
             FaceDataset(run.evaluation, image_processor, eval_targets), args.per_device_eval_batch_size, **workers
         )
     )
-    is_expression = run.evaluation.labels == index
 
     # For trackers, whose steps may only grow.
-    first_step = (len(EXPRESSIONS) * run.settings.get("left_out_fold", 0) + index) * max_steps
-    progress = tqdm(total=max_steps, initial=step, desc=expression, disable=not accelerator.is_local_main_process)
+    first_step = (len(EXPRESSIONS) * run.settings.get("left_out_fold", 0) + number) * max_steps
+    progress = tqdm(total=max_steps, initial=step, desc=part, disable=not accelerator.is_local_main_process)
     network.train()
     for batch in train_loader:
         with accelerator.accumulate(network):
@@ -169,9 +180,8 @@ def train_expert(
             accelerator.backward(loss)
             if accelerator.sync_gradients and args.max_grad_norm:
                 accelerator.unscale_gradients()
-                bare = accelerator.unwrap_model(network)
-                for classifier in getattr(bare, "classifiers", [bare]):  # each learns as if it were alone
-                    torch.nn.utils.clip_grad_norm_(classifier.parameters(), args.max_grad_norm)
+                for backbone in parts_of(accelerator.unwrap_model(network)):  # each learns as if it were alone
+                    torch.nn.utils.clip_grad_norm_(backbone.parameters(), args.max_grad_norm)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
@@ -181,48 +191,85 @@ def train_expert(
         progress.update()
         if step % 20 == 0:
             progress.set_postfix(loss=f"{loss.item():.3f}")
-            figures = {f"{expression}/loss": loss.item(), f"{expression}/learning_rate": scheduler.get_last_lr()[0]}
+            figures = {f"{part}/loss": loss.item(), f"{part}/learning_rate": scheduler.get_last_lr()[0]}
             accelerator.log(figures, first_step + step)
         if step == max_steps:
             break
         if step % steps_per_epoch == 0 and args.eval_strategy == "epoch":
-            log_odds = predict(accelerator, network, eval_loader)[:, expression_columns].mean(axis=1, keepdims=True)
-            auroc = one_vs_rest([expression], log_odds, np.where(is_expression, 0, -1))["mean_auroc"]
-            accelerator.log({f"{expression}/auroc": auroc}, first_step + step)
+            figures = measure(predict(accelerator, network, eval_loader))
+            accelerator.log({f"{part}/{name}": value for name, value in figures.items()}, first_step + step)
             if accelerator.is_main_process:
-                progress.write(f"{expression}: epoch {step // steps_per_epoch}, AUROC {auroc:.4f}")
+                progress.write(f"{part}: epoch {step // steps_per_epoch}, {said(figures)}")
             network.train()
         every = steps_per_epoch if args.checkpointing_steps == "epoch" else args.checkpointing_steps
         if every != "no" and step % int(every) == 0:
-            save_checkpoint(accelerator, output_dir, {"expression": expression, "step": step, "settings": run.settings})
+            save_checkpoint(accelerator, output_dir, {"part": part, "step": step, "settings": run.settings})
     progress.close()
 
     outputs = predict(accelerator, network, eval_loader)
+    accelerator.log({f"{part}/{name}": value for name, value in measure(outputs).items()}, first_step + max_steps)
+    return network, outputs, {"seed": seed, "draws": draws, "steps": max_steps}
+
+
+def finish_network(run: Run, part: str, network: torch.nn.Module, save: Callable[[torch.nn.Module], None]) -> None:
+    """Let the main process save what was trained, and forget its checkpoints."""
+    accelerator = run.accelerator
+    if accelerator.is_main_process:
+        save(accelerator.unwrap_model(network, keep_fp32_wrapper=False, keep_torch_compile=False))
+        remove_checkpoints(run.output_dir, part)
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+
+
+def said(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+
+
+def train_expert(
+    run: Run,
+    expression: str,
+    prior: str,
+    create: Callable[[], torch.nn.Module],
+    loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    train_targets: np.ndarray,
+    eval_targets: np.ndarray,
+    expression_columns: slice,
+) -> None:
+    """Train one expression's network, calibrate it on validation, and save it into the model folder.
+
+    `expression_columns` are those of the outputs that are log-odds of the expression; others are units'. The rest is
+    as in `train_network`.
+    """
+    index = EXPRESSIONS.index(expression)
+    is_expression = run.evaluation.labels == index
+
+    def figures(log_odds):
+        scores = one_vs_rest([expression], log_odds[:, None], np.where(is_expression, 0, -1))
+        return {name: scores[f"mean_{name}"] for name in ("auroc", "average_precision")}
+
+    of_train = run.train.labels == index
+    network, outputs, sampled = train_network(
+        run, expression, index, create, loss_function, train_targets, eval_targets,
+        groups=[np.flatnonzero(of_train), np.flatnonzero(~of_train)],
+        measure=lambda outputs: figures(outputs[:, expression_columns].mean(axis=1)),
+    )  # fmt: skip
     log_odds = outputs[:, expression_columns]
-    fitted = fit_calibration(log_odds, is_expression, run.prior)
-    combined = log_odds @ np.array(fitted["backbone_weights"])[:, None]
-    scores = one_vs_rest([expression], combined, np.where(is_expression, 0, -1))
+    fitted = fit_calibration(log_odds, is_expression, prior)
+    steps = sampled.pop("steps")
     record = {
         **run.settings,
-        "sampler": {"name": "balanced", "seed": seed, "share_of_expression": 0.5, "draws": max_steps * faces_per_step},
-        "rows_of_expression": int((run.train.labels == index).sum()),
-        "steps": max_steps,
-        "auroc": scores["mean_auroc"],
-        "average_precision": scores["mean_average_precision"],
+        "sampler": {"name": "balanced", "share_of_expression": 0.5, **sampled},
+        "rows_of_expression": int(of_train.sum()),
+        "steps": steps,
+        **figures(log_odds @ np.array(fitted["backbone_weights"])),
     }
     if units := getattr(run.config, "action_units", {}).get(expression):
         record["au_auroc"] = {
             f"AU{unit}": _auroc(eval_targets[:, 1 + i], outputs[:, 1 + i]) for i, unit in enumerate(units)
         }
-    figures = {f"{expression}/{name}": record[name] for name in ("auroc", "average_precision")}
-    accelerator.log(figures, first_step + max_steps)
-    if accelerator.is_main_process:
+    if run.accelerator.is_main_process:
         print(f"{expression}: AUROC {record['auroc']:.4f}, average precision {record['average_precision']:.4f}")
-        network = accelerator.unwrap_model(network, keep_fp32_wrapper=False, keep_torch_compile=False)
-        complete_folder(run, expression, network, fitted, record)
-        remove_checkpoints(output_dir, expression)
-    accelerator.wait_for_everyone()
-    accelerator.free_memory()
+    finish_network(run, expression, network, lambda bare: complete_folder(run, expression, bare, fitted, record))
 
 
 def _auroc(target: np.ndarray, log_odds: np.ndarray) -> float | None:
@@ -321,7 +368,9 @@ def finish_pushing(repo_id: str | None, output_dir: str) -> None:
 def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelerator) -> dict:
     """What decides the weights; stands in the config, and a resumed run has to agree with it."""
     of_kind = {
-        key: value for key, value in vars(kind_args).items() if key not in ("expressions", "au_labels", "au_target")
+        key: value
+        for key, value in vars(kind_args).items()
+        if key not in ("expressions", "au_labels", "au_target", "soft_labels", "init_from")
     }
     return {
         "data": Path(data_args.dataset_name or "AffectNet+").name,  # no path of this machine goes into a card
@@ -360,8 +409,8 @@ def check_same_network(output_dir: Path, config) -> None:
             )
 
 
-def finished_expressions(output_dir: Path, settings: dict) -> set[str]:
-    """Expressions that a run with these settings has completed in this folder."""
+def finished_parts(output_dir: Path, settings: dict) -> set[str]:
+    """What a run with these settings has completed in this folder."""
     if not (output_dir / "config.json").exists():
         return set()
     training = AutoConfig.from_pretrained(output_dir).training

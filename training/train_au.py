@@ -113,10 +113,10 @@ def main():
     loss = partial(multi_head_loss, au_loss_weight=au_args.au_loss_weight)
     try:
         for run in runs:
-            for expression in run.expressions:
+            for expression in run.parts:
                 create = partial(MultiHeadClassifier, config, expression, pretrained=au_args.pretrained)
                 targets = [targets_of(split, expression, config, table) for split in (run.train, run.evaluation)]
-                train_expert(run, expression, create, loss, *targets, expression_columns=slice(1))
+                train_expert(run, expression, au_args.prior, create, loss, *targets, expression_columns=slice(1))
             evaluate_folder(run)
     except ImageError as error:
         stop_at_image(error)

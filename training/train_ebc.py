@@ -75,11 +75,13 @@ def main():
 
     try:
         for run in runs:
-            for expression in run.expressions:
+            for expression in run.parts:
                 create = partial(BinaryEnsemble, config, pretrained=ebc_args.pretrained)
                 index = EXPRESSIONS.index(expression)
                 targets = [(split.labels == index)[:, None].astype("float32") for split in (run.train, run.evaluation)]
-                train_expert(run, expression, create, ensemble_loss, *targets, expression_columns=slice(None))
+                train_expert(
+                    run, expression, ebc_args.prior, create, ensemble_loss, *targets, expression_columns=slice(None)
+                )
             evaluate_folder(run)
     except ImageError as error:
         stop_at_image(error)

@@ -1,0 +1,27 @@
+"""Configuration of the Soft-FER model: one network for all expressions."""
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_soft_label import SoftLabelConfig
+
+
+@strict
+class SoftFerConfig(SoftLabelConfig):
+    r"""
+    backbone (`str`):
+        timm architecture with one output per expression.
+    activation (`str`):
+        What the outputs were trained under: "sigmoid", independent scores, or "softmax", one distribution.
+
+    The rest is `SoftLabelConfig`'s.
+    """
+
+    model_type = "affectnet_plus_soft_fer"
+
+    backbone: str = "resnet50"
+    activation: str = "sigmoid"
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.activation not in ("sigmoid", "softmax"):
+            raise ValueError(f"activation is 'sigmoid' or 'softmax', not {self.activation!r}.")

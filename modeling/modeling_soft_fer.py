@@ -1,0 +1,48 @@
+"""Soft-FER: one network that gives all expressions at once; the fast model."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from .backbone import create_backbone
+from .configuration_soft_fer import SoftFerConfig
+from .soft_label_model import SoftLabelModel
+
+
+class SoftFerForImageClassification(SoftLabelModel):
+    """One backbone with one output per expression of `config.id2label`.
+
+    `logits` are log-odds whichever way it was trained: their sigmoid is the soft label, which sums to one where
+    `config.activation` is "softmax".
+    """
+
+    config_class = SoftFerConfig
+
+    def __init__(self, config: SoftFerConfig):
+        super().__init__(config)
+        self.backbone = create_backbone(config.backbone, len(config.expressions), config.image_size)
+        self.post_init()
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> ImageClassifierOutput:
+        """pixel_values (B, 3, H, W), normalised; labels (B, expressions) in [0, 1], a soft label, for the loss it was
+        trained under."""
+        outputs = self.backbone(pixel_values.contiguous(memory_format=torch.channels_last)).float()
+        loss = None if labels is None else soft_fer_loss(outputs, labels.to(outputs), self.config.activation)
+        logits = outputs if self.config.activation == "sigmoid" else log_odds_of_softmax(outputs)
+        return ImageClassifierOutput(loss=loss, logits=self.calibrate(logits))
+
+
+def soft_fer_loss(outputs: Tensor, targets: Tensor, activation: str) -> Tensor:
+    """Mean BCE of (B, C) scores, or cross-entropy of (B, C) distributions."""
+    if activation == "sigmoid":
+        return F.binary_cross_entropy_with_logits(outputs, targets)
+    return F.cross_entropy(outputs, targets)
+
+
+def log_odds_of_softmax(outputs: Tensor) -> Tensor:
+    """(B, C) -> (B, C): log p / (1 - p) of each p of the softmax, exact also where p is near 0 or 1."""
+    classes = outputs.shape[1]
+    own = torch.eye(classes, dtype=torch.bool, device=outputs.device)
+    others = outputs[:, None, :].expand(-1, classes, -1).masked_fill(own, -torch.inf)
+    return outputs - others.logsumexp(dim=2)

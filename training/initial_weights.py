@@ -1,0 +1,99 @@
+"""Weights to start from (--init_from): read, checked against the folds, and put into backbones."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from modeling import create_backbone
+
+_WEIGHTS = "model.safetensors"
+_PREFIX = "backbone."  # of the network's own weights in a folder of train_soft_fer.py
+
+
+def backbones_of(config) -> list[str]:
+    """timm names of the backbones that each network of a model with this config has."""
+    return config.backbones if hasattr(config, "backbones") else [config.backbone]
+
+
+def parts_of(network: nn.Module) -> list[nn.Module]:
+    """The timm models in a network, as `backbones_of` names them."""
+    if hasattr(network, "classifiers"):
+        return list(network.classifiers)
+    return [getattr(network, "backbone", network)]
+
+
+def read_weights(paths: list[str], config, settings: dict) -> list[dict]:
+    """Per backbone of a model with this config {"path", "said", "state" of all but its last layer}; [] without `paths`.
+
+    `ValueError` where there is nothing to read, where it is of another network, or where cross-fitting would be undone:
+    weights that were trained on the rows which a fold leaves out.
+    """
+    if not paths:
+        return []
+    backbones = backbones_of(config)
+    if len(paths) not in (1, len(backbones)):
+        raise ValueError(
+            f"--init_from names {len(paths)} weights for {len(backbones)} backbones ({' '.join(backbones)}): "
+            "give one for each, or one for all."
+        )
+    pairs = list(zip(paths if len(paths) > 1 else paths * len(backbones), backbones, strict=True))
+    read = {pair: _for_backbone(_read(Path(pair[0]), settings), pair[1], config.image_size) for pair in set(pairs)}
+    return [read[pair] for pair in pairs]
+
+
+def _read(path: Path, settings: dict) -> dict:
+    fold = settings.get("left_out_fold")
+    if fold is not None and (path / f"fold-{fold}").is_dir():
+        path = path / f"fold-{fold}"
+    file = path / _WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        folds = ", which has folds: give --num_folds as well" if list(path.glob("fold-*")) else ""
+        raise ValueError(f"--init_from {path}: no {_WEIGHTS} there{folds}.")
+    if (path / "config.json").is_file():
+        _check_left_out(path, settings)
+    if file.suffix == ".safetensors":
+        state = load_file(file)
+    else:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+    if any(name.startswith(_PREFIX) for name in state):
+        state = {name.removeprefix(_PREFIX): weight for name, weight in state.items() if name.startswith(_PREFIX)}
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return {"path": path, "state": state, "said": f"{path.name} (sha256 {digest})"}
+
+
+def _check_left_out(path: Path, settings: dict) -> None:
+    for record in (json.loads((path / "config.json").read_text()).get("training") or {}).values():
+        same_rows = all(record.get(key) == settings[key] for key in ("data", "data_config", "split", "ids"))
+        wanted = [settings.get(key) for key in ("num_folds", "left_out_fold")]
+        if same_rows and wanted[0] and [record.get(key) for key in ("num_folds", "left_out_fold")] != wanted:
+            raise ValueError(
+                f"--init_from {path} was trained on rows that fold {wanted[1]} of {wanted[0]} leaves out: "
+                f"train it with --num_folds {wanted[0]}, too."
+            )
+
+
+def _for_backbone(read: dict, name: str, image_size: int) -> dict:
+    with torch.device("meta"):
+        backbone = create_backbone(name, 1, image_size)
+    names = backbone.pretrained_cfg["classifier"]
+    last = tuple(f"{layer}." for layer in ([names] if isinstance(names, str) else names))
+    state = {key: weight for key, weight in read["state"].items() if not key.startswith(last)}
+    wanted = {key: weight.shape for key, weight in backbone.state_dict().items() if not key.startswith(last)}
+    given = {key: weight.shape for key, weight in state.items()}
+    if differing := sorted(key for key in wanted.keys() | given.keys() if wanted.get(key) != given.get(key)):
+        raise ValueError(
+            f"--init_from {read['path']} holds no weights of {name} at {image_size} pixels: {differing[0]} differs, "
+            f"the first of {len(differing)}. Backbone and --image_size have to be those it was trained with."
+        )
+    return read | {"state": state}
+
+
+def load_weights(network: nn.Module, weights: list[dict]) -> None:
+    """Put what `read_weights` gave into the network's backbones."""
+    for backbone, read in zip(parts_of(network), weights, strict=True):
+        backbone.load_state_dict(read["state"], strict=False)  # the last layer stays as it is
