@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from runs import SMALL, TRAINING, assert_same_weights, command, train, weights
+from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from transformers import AutoModelForImageClassification, pipeline
 
@@ -23,7 +24,7 @@ from training import train_ebc
 from training.arguments import DataArguments
 from training.calibration import fit_calibration
 from training.data import PermutationSampler, load_split
-from training.metrics import OneVsRest, js_divergence
+from training.metrics import OneVsRest, SoftLabels, js_divergence
 
 
 @pytest.fixture(scope="module")
@@ -300,3 +301,22 @@ def test_picture_of_faces_with_their_bars(unbroken, release, tmp_path):
     assert run.stdout.count("labelled ") == 5 and photo.name in run.stdout
     picture = Image.open(tmp_path / "out" / "faces.png")
     assert picture.width > 1000 and len(picture.convert("RGB").getcolors(2**20)) > 1000
+
+
+def test_soft_label_metrics_against_scipy_and_by_hand():
+    rng = np.random.default_rng(0)
+    scores, truth = rng.random((300, 8)), rng.dirichlet(np.ones(8), 300)
+    metric = SoftLabels(keep_in_memory=True)
+    result = metric.compute(predictions=scores.tolist(), references=truth.tolist())
+    assert result["spearman"] == pytest.approx(
+        np.mean([spearmanr(s, t)[0] for s, t in zip(scores, truth, strict=True)])
+    )
+    order = scores.argsort(axis=1)
+    assert result["top2"] == pytest.approx((order[:, -2:] == truth.argmax(axis=1)[:, None]).any(axis=1).mean())
+    assert result["mae"] == pytest.approx(np.abs(scores - truth).mean())
+    # Half the faces show it, half do not; a score of 0.9 for those and 0.2 for these is 0.1 and 0.2 beside the truth.
+    one = np.column_stack([np.repeat([0.9, 0.2], 50), np.repeat([0.1, 0.8], 50), np.zeros(100)])
+    true = np.column_stack([np.repeat([1.0, 0.0], 50), np.repeat([0.0, 1.0], 50), np.zeros(100)])
+    assert metric.compute(predictions=one.tolist(), references=true.tolist())["ece"] == pytest.approx(0.1)
+    perfect = metric.compute(predictions=truth.tolist(), references=truth.tolist())
+    assert perfect == pytest.approx({"mae": 0, "js": 0, "top1": 1, "top2": 1, "spearman": 1, "ece": 0}, abs=1e-7)

@@ -218,15 +218,15 @@ def _soft_labels(rows: datasets.Dataset, args, to_ours: np.ndarray) -> np.ndarra
     return ours
 
 
-def read_soft_labels(folder: str, split: Split) -> np.ndarray:
+def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> np.ndarray:
     """(rows, 8) of what label.py wrote for the split, in its order; raises `ValueError` where a row has none."""
     files = sorted(Path(folder).glob(f"{split.name}-*-of-*.parquet"))
     if not files or len(files) != int(files[0].stem.rpartition("-")[2]):
         raise ValueError(
             f"{folder} does not hold all labels of {split.name} ({len(files)} files): run label.py to its end."
         )
-    table = pq.read_table(files, columns=["image_id", "soft_label"])
-    scores = dict(zip(table["image_id"].to_pylist(), table["soft_label"].to_pylist(), strict=True))
+    table = pq.read_table(files, columns=["image_id", column])
+    scores = dict(zip(table["image_id"].to_pylist(), table[column].to_pylist(), strict=True))
     if missing := [row_id for row_id in split.ids.tolist() if row_id not in scores]:
         raise ValueError(
             f"{folder} has no label for {len(missing)} rows of {split.name}, e.g. {missing[0]}: label it anew."

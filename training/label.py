@@ -71,6 +71,7 @@ class LabelArguments:
         metadata={"help": "Also write images and labels there as a release in the layout of AffectNet+."},
     )
     splits: list[str] = field(default_factory=list, metadata={"help": "Which splits. Default: all."})
+    max_samples: int | None = field(default=None, metadata={"help": "Label the first N rows of each split only."})
     prior: str = field(
         default="validation",
         metadata={
@@ -86,8 +87,8 @@ class LabelArguments:
     def __post_init__(self):
         if bool(self.model) == bool(self.ebc and self.au) or bool(self.ebc) != bool(self.au):
             raise ValueError("Name the experts: --ebc and --au together, or --model, a model that has both.")
-        for name in ("per_device_batch_size", "rows_per_file"):
-            if getattr(self, name) < 1:
+        for name in ("per_device_batch_size", "rows_per_file", "max_samples"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name} has to be above 0, not {getattr(self, name)}.")
 
 
@@ -196,7 +197,7 @@ def load(data_args, args) -> tuple[list[Split], dict]:
     if args.image_dir:
         if not args.model:
             raise ValueError("--image_dir needs --model: there are no validation labels to fuse --ebc and --au on.")
-        return [images_in(args.image_dir)], {}
+        return [first_rows(images_in(args.image_dir), args.max_samples)], {}
     rows = load_rows(data_args)
     if unknown := [name for name in args.splits if name not in rows]:
         raise ValueError(f"The dataset has no split {unknown[0]!r}, only {', '.join(rows)}: see --splits.")
@@ -210,7 +211,11 @@ def load(data_args, args) -> tuple[list[Split], dict]:
         name: rows[name].select_columns([c for c in METADATA if rows[name].features.get(c) == ours[c]])
         for name in names
     }
-    return [split_to_label(rows[name], data_args) for name in names], known
+    return [first_rows(split_to_label(rows[name], data_args), args.max_samples) for name in names], known
+
+
+def first_rows(split: Split, max_samples: int | None) -> Split:
+    return split if max_samples is None else split.select(np.arange(min(max_samples, len(split))))
 
 
 def plan_shards(

@@ -4,7 +4,8 @@ import datasets
 import evaluate
 import numpy as np
 from scipy.spatial.distance import jensenshannon
-from sklearn.metrics import average_precision_score, roc_auc_score
+from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score, roc_auc_score, top_k_accuracy_score
 
 
 class OneVsRest(evaluate.Metric):
@@ -42,6 +43,62 @@ class OneVsRest(evaluate.Metric):
         for name in ("auroc", "average_precision"):
             result[f"mean_{name}"] = float(np.mean(list(result[name].values())))
         return result
+
+
+class SoftLabels(evaluate.Metric):
+    """How near soft labels are to the true ones.
+
+    `predictions` and `references`: (N, C) scores from 0 to 1, the references e.g. true intensities or shares of votes.
+    Returns, each a mean over rows unless said otherwise:
+
+    - `mae`: absolute error of the scores as they are, over all expressions.
+    - `js`: Jensen-Shannon divergence in nats of the distributions (scores divided by their sum; scipy).
+    - `top1`, `top2`: the expression that is strongest in truth has the highest, or one of the two highest, scores
+      (scikit-learn).
+    - `spearman`: rank correlation of a row's C scores with its C true ones, ties at their mean rank; rows whose scores
+      or truths are all equal have none and are left out.
+    - `ece`: expected calibration error, the mean over expressions: rows in `bins` equal steps of the predicted score,
+      |mean score - mean truth| of each bin, weighted by its rows.
+    """
+
+    def __init__(self, bins: int = 15, **kwargs):
+        self.bins = bins
+        super().__init__(**kwargs)
+
+    def _info(self):
+        scores = datasets.List(datasets.Value("float64"))
+        return evaluate.MetricInfo(
+            description=self.__doc__,
+            citation="",
+            inputs_description="",
+            features=datasets.Features({"predictions": scores, "references": scores}),
+        )
+
+    def _compute(self, predictions, references):
+        scores, truth = np.array(predictions), np.array(references)
+        dominant, classes = truth.argmax(axis=1), np.arange(truth.shape[1])
+        columns = zip(scores.T, truth.T, strict=True)
+        hits = {f"top{k}": float(top_k_accuracy_score(dominant, scores, k=k, labels=classes)) for k in (1, 2)}
+        return {
+            "mae": float(np.abs(scores - truth).mean()),
+            "js": js_divergence(scores, truth),
+            **hits,
+            "spearman": _mean_spearman(scores, truth),
+            "ece": float(np.mean([_calibration_error(*column, self.bins) for column in columns])),
+        }
+
+
+def _mean_spearman(scores: np.ndarray, truth: np.ndarray) -> float:
+    ranks = [rankdata(values, axis=1) for values in (scores, truth)]
+    centred = [r - r.mean(axis=1, keepdims=True) for r in ranks]
+    spreads = np.prod([np.linalg.norm(c, axis=1) for c in centred], axis=0)
+    defined = spreads > 0
+    return float(np.mean((centred[0] * centred[1]).sum(axis=1)[defined] / spreads[defined]))
+
+
+def _calibration_error(score: np.ndarray, truth: np.ndarray, bins: int) -> float:
+    place = np.minimum((score * bins).astype(int), bins - 1)
+    return float(np.abs(np.bincount(place, score - truth, bins)).sum() / len(score))
 
 
 def js_divergence(soft_labels: np.ndarray, reference: np.ndarray) -> float:

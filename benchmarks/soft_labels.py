@@ -1,0 +1,298 @@
+#!/usr/bin/env python
+"""How near do soft labels come to the truth, and is each step of making them worth it?
+
+    python benchmarks/soft_labels.py FOLDER --seed 1                          # a synthetic release, true intensities
+    python benchmarks/soft_labels.py FOLDER --seed 1 --dataset_name FERPLUS   # real faces, ten people's votes
+    python benchmarks/soft_labels.py --tables                                 # what all seeds so far have given
+
+One run is one seed: start networks taught the human label (each goes on from the one before), EBC and AU experts that
+start from them, on all rows and in two folds, and label.py. Every step is one of the training scripts, run as anybody
+would run it; what is done already is not done again, so a killed run goes on. Figures go to benchmarks/results.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from accelerate import Accelerator
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from torch.utils.data import DataLoader
+from transformers import AutoModelForImageClassification
+
+from affectnet_plus import EXPRESSIONS
+from synthetic import synthesize
+from training.arguments import DataArguments
+from training.data import FaceDataset, Split, load_split, read_soft_labels
+from training.experts import predict
+from training.metrics import SoftLabels
+
+TRAINING = Path(__file__).parents[1] / "training"
+RESULTS = Path(__file__).parent / "results"
+FOLDS = 2
+# Epochs and peak learning rates of the start networks; the first three start the EBC's classifiers, the last the AU
+# experts. Steps and learning rates of the experts.
+RECIPES = {
+    "synthetic": {
+        "backbone": "test_resnet",
+        "starts": [[12, 6e-3], [6, 4e-3], [6, 4e-3], [6, 4e-3]],
+        "steps": 200,
+        "learning_rate": 1e-3,
+        "label_rows": None,
+    },
+    "ferplus": {
+        "backbone": "resnet10t",
+        "starts": [[10, 2e-3], [5, 1.5e-3], [5, 1.5e-3], [5, 1.5e-3]],
+        "steps": 200,
+        "learning_rate": 5e-4,
+        "label_rows": 4000,  # of the training rows, by experts that saw them and by experts that did not
+    },
+}
+ROWS = {  # of the tables
+    "one_hot": "human label, one-hot",
+    "smoothed": "one-hot, smoothed by 0.1",
+    "softmax": "one softmax classifier",
+    "softmax_temperature": "the same, temperature-scaled",
+    "starts": "mean of the start networks",
+    "ebc": "EBC alone",
+    "au": "AU experts alone",
+    "uncalibrated": "fused, without calibration",
+    "fused": "**fused**",
+    "seen": "fused, not cross-fitted",
+    "cross_fitted": "**fused, cross-fitted**",
+}
+FIGURES = {"mae": "MAE", "js": "JS", "top1": "top-1", "top2": "top-2", "spearman": "Spearman", "ece": "ECE"}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("folder", type=Path, nargs="?", help="for releases, runs and labels; 300 MB a seed")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dataset_name", help="FER+ as a dataset (train, validation), instead of a synthetic release")
+    parser.add_argument("--skip_folds", action="store_true", help="leave out what needs experts in folds")
+    parser.add_argument("--mixed_precision", default="no", choices=["no", "bf16"])
+    parser.add_argument("--tables", action="store_true", help="print Markdown tables of the results")
+    args = parser.parse_args()
+    if args.tables:
+        for file_name in RECIPES:
+            print_tables(file_name)
+    elif args.folder is None:
+        parser.error("name a folder for the runs, or ask for --tables")
+    else:
+        measure(args)
+
+
+def measure(args) -> None:
+    yardstick = "ferplus" if args.dataset_name else "synthetic"
+    recipe = RECIPES[yardstick]
+    folder = args.folder / f"{yardstick}-{args.seed}"
+    started = time.perf_counter()
+    if args.dataset_name:
+        data = ["--dataset_name", args.dataset_name]
+    else:
+        release = folder / "AffectNet+"
+        if not release.exists():  # a third of all pairs has no expression: 4,000 and 800 faces are left
+            synthesize(release, train=5970, validation=1100, seed=args.seed, image_size=112)
+        data = ["--data_dir", str(release)]
+    run = Runner(args, recipe, data, folder)
+    evaluation = with_truth(load_split(data_arguments(data), "validation", with_soft_labels=True), data)
+    result = {
+        "yardstick": yardstick,
+        "seed": args.seed,
+        "recipe": recipe,
+        "mixed_precision": args.mixed_precision,
+        "validation_rows": len(evaluation),
+    }
+    kinds = run.experts("all", [])
+    labels = run.label("all", kinds)
+    uncalibrated = folder / "all" / "uncalibrated"
+    if not uncalibrated.exists():
+        write_uncalibrated(labels / "model", uncalibrated)
+    run.label("all", {"model": uncalibrated}, name="labels-uncalibrated")
+    outputs = [start_outputs(start, evaluation) for start in run.starts("all", [])]
+    result["validation"] = {
+        **references(evaluation),
+        "softmax": figures(softmax(outputs[-1], axis=1), evaluation),
+        "softmax_temperature": figures(softmax(cooled(outputs[-1], evaluation.labels), axis=1), evaluation),
+        "starts": figures(np.mean([softmax(o, axis=1) for o in outputs], axis=0), evaluation),
+        **{name: figures(read_soft_labels(labels, evaluation, name), evaluation) for name in ("ebc", "au")},
+        "uncalibrated": figures(read_soft_labels(folder / "all" / "labels-uncalibrated", evaluation), evaluation),
+        "fused": figures(read_soft_labels(labels, evaluation), evaluation),
+    }
+    if not args.skip_folds:
+        result["train"] = measure_folds(run, data, recipe["label_rows"])
+    result["minutes"] = round((time.perf_counter() - started) / 60, 1)
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"soft_labels-{yardstick}-{args.seed}.json"
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    print(file.read_text())
+
+
+def measure_folds(run: "Runner", data: list, rows: int | None) -> dict:
+    """Training rows, labelled by the experts of one fold that have not seen them, and of the other that have."""
+    labels = run.label("folds", run.experts("folds", ["--num_folds", FOLDS]), ["--splits", "validation"])
+    train = with_truth(load_split(data_arguments(data), "train", with_soft_labels=True), data)
+    fold_of = train.folds(FOLDS)
+    more = ["--splits", "train", *(["--max_samples", rows] if rows else [])]
+    wanted = np.arange(min(rows or len(train), len(train)))
+    train, fold_of = train.select(wanted), fold_of[wanted]
+    by_fold = []
+    for fold in range(FOLDS):
+        name = f"labels-of-{fold}"
+        run.label("folds", {"model": labels / f"models/fold-{fold}"}, more, name)
+        by_fold.append(read_soft_labels(run.folder / "folds" / name, train))
+    own = np.stack(by_fold)[fold_of, np.arange(len(train))]
+    other = np.stack(by_fold)[(fold_of + 1) % FOLDS, np.arange(len(train))]
+    return {
+        "rows": len(train),
+        **references(train),
+        "seen": figures(other, train),
+        "cross_fitted": figures(own, train),
+    }
+
+
+class Runner:
+    """The training scripts, in one process with one thread each: several seeds can run side by side."""
+
+    def __init__(self, args, recipe: dict, data: list, folder: Path):
+        self.seed, self.precision, self.recipe, self.data, self.folder = (
+            args.seed,
+            args.mixed_precision,
+            recipe,
+            data,
+            folder,
+        )
+
+    def starts(self, rows: str, folds: list) -> list[Path]:
+        """Of all rows or in folds; the last one's budget is that of a whole expert, but for its last few steps."""
+        made = []
+        for number, (epochs, learning_rate) in enumerate(self.recipe["starts"]):
+            made.append(self.folder / rows / f"start-{number}")
+            flags = ["--target", "hard", "--backbone", self.recipe["backbone"], *folds]
+            flags += ["--num_train_epochs", epochs, "--learning_rate", learning_rate, "--seed", 10 * self.seed + number]
+            flags += ["--init_from", made[-2]] if number else []
+            self.train("train_soft_fer.py", made[-1], flags)
+        return made
+
+    def experts(self, rows: str, folds: list) -> dict[str, Path]:
+        *of_ebc, of_au = self.starts(rows, folds)
+        backbone, made = self.recipe["backbone"], {}
+        for kind, flags in (
+            ("ebc", ["--backbones", *[backbone] * len(of_ebc), "--init_from", *of_ebc]),
+            ("au", ["--backbone", backbone, "--init_from", of_au]),
+        ):
+            made[kind] = self.folder / rows / kind
+            flags += ["--max_train_steps", self.recipe["steps"], "--learning_rate", self.recipe["learning_rate"]]
+            if kind == "au" and "--data_dir" in self.data:
+                flags += ["--au_labels", Path(self.data[-1]) / "ground_truth.parquet"]
+            self.train(f"train_{kind}.py", made[kind], [*flags, *folds, "--seed", 10 * self.seed])
+        return made
+
+    def train(self, script: str, output_dir: Path, flags: list) -> None:
+        flags = [*flags, "--image_size", 48, "--warmup_steps", 0.1, "--eval_strategy", "no"]
+        self.launch(script, output_dir, [*flags, "--resume_from_checkpoint", "latest"])
+
+    def label(self, rows: str, kinds: dict, more: list = (), name: str = "labels") -> Path:
+        target = self.folder / rows / name
+        flags = [word for kind, path in kinds.items() for word in (f"--{kind}", path)]
+        self.launch("label.py", target, [*flags, *(more or ["--splits", "validation"])])
+        return target
+
+    def launch(self, script: str, output_dir: Path, flags: list) -> None:
+        done = output_dir.with_name(f"{output_dir.name}.log")
+        if done.exists():
+            return
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+        launcher += ["--mixed_precision", self.precision, "--dynamo_backend", "no", str(TRAINING / script)]
+        words = [*self.data, "--output_dir", output_dir, "--dataloader_num_workers", 1, *flags]
+        print(script, output_dir, flush=True)
+        done.parent.mkdir(parents=True, exist_ok=True)
+        running = done.with_suffix(".running.log")
+        with open(running, "w") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            run = subprocess.run([*launcher, *map(str, words)], stdout=log, stderr=log, env=environment)
+        if run.returncode:
+            sys.exit(f"{script} failed, see {running}")
+        running.rename(done)
+
+
+def data_arguments(data: list) -> DataArguments:
+    return DataArguments(**{data[0].removeprefix("--"): data[1]})
+
+
+def with_truth(split: Split, data: list) -> Split:
+    """FER+ holds the votes as its soft label; of a synthetic release, whose own are made up, take the intensities."""
+    if data[0] == "--data_dir":
+        truth = pq.read_table(Path(data[1]) / "ground_truth.parquet").to_pandas()
+        truth = truth[truth["split"] == split.name].assign(image_id=lambda rows: rows["image_id"].astype(str))
+        columns = [f"intensity_{name}" for name in EXPRESSIONS]
+        split.soft_labels = truth.set_index("image_id").loc[split.ids, columns].to_numpy(np.float64)
+    return split
+
+
+def figures(scores: np.ndarray, split: Split) -> dict[str, float]:
+    metric = SoftLabels(keep_in_memory=True)
+    result = metric.compute(predictions=scores.tolist(), references=split.soft_labels.tolist())
+    return {name: round(value, 5) for name, value in result.items()}
+
+
+def references(split: Split) -> dict:
+    one_hot = np.eye(len(EXPRESSIONS))[split.labels]
+    return {
+        "one_hot": figures(one_hot, split),
+        "smoothed": figures(0.9 * one_hot + 0.1 / len(EXPRESSIONS), split),
+    }
+
+
+def start_outputs(folder: Path, split: Split) -> np.ndarray:
+    """(rows, 8) outputs of a classifier before its softmax, up to a constant of the row."""
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    log_odds = predict(Accelerator(cpu=True), model, DataLoader(FaceDataset(split, model.image_processor), 64))
+    return np.log(1 / (1 + np.exp(-log_odds)))
+
+
+def cooled(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Divided by the temperature under which the human labels are most likely."""
+
+    def loss(temperature):
+        return -log_softmax(outputs / temperature, axis=1)[np.arange(len(labels)), labels].mean()
+
+    return outputs / minimize_scalar(loss, bounds=(0.2, 5), method="bounded").x
+
+
+def write_uncalibrated(model: Path, target: Path) -> None:
+    """The fused model before anything was fitted on validation: equal weights, no temperatures, no shifts."""
+    model = AutoModelForImageClassification.from_pretrained(model)
+    config = model.config
+    config.ebc_weights, config.calibration = {}, {}
+    config.ebc.calibration, config.au.calibration = {}, {}
+    for expert in (model.ebc, model.au):
+        expert.config.calibration = {}
+    model.save_pretrained(target)
+
+
+def print_tables(yardstick: str) -> None:
+    results = [json.loads(file.read_text()) for file in sorted(RESULTS.glob(f"soft_labels-{yardstick}-*.json"))]
+    for split in ("validation", "train"):
+        held = [result[split] for result in results if split in result]
+        if not held:
+            continue
+        print(f"\n{yardstick}, {split}, {len(held)} seeds\n")
+        print(f"| | {' | '.join(FIGURES.values())} |\n{'|---' * (len(FIGURES) + 1)}|")
+        for row, title in ROWS.items():
+            if row in held[0]:
+                values = [np.array([figures[row][name] for figures in held]) for name in FIGURES]
+                said = [f"{v.mean():.4f}" + (f" ± {v.std(ddof=1):.4f}" if len(v) > 1 else "") for v in values]
+                print(f"| {title} | {' | '.join(said)} |")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
