@@ -42,16 +42,16 @@ FOLDS = 2
 RECIPES = {
     "synthetic": {
         "backbone": "test_resnet",
-        "starts": [[12, 6e-3], [6, 4e-3], [6, 4e-3], [6, 4e-3]],
-        "steps": 200,
-        "learning_rate": 1e-3,
+        "starts": [[10, 6e-3], [5, 4e-3], [5, 4e-3], [5, 4e-3]],
+        "ebc": [100, 3e-4],
+        "au": [150, 1e-3],
         "label_rows": None,
     },
     "ferplus": {
         "backbone": "resnet10t",
         "starts": [[10, 2e-3], [5, 1.5e-3], [5, 1.5e-3], [5, 1.5e-3]],
-        "steps": 200,
-        "learning_rate": 5e-4,
+        "ebc": [100, 1e-4],
+        "au": [150, 3e-4],
         "label_rows": 4000,  # of the training rows, by experts that saw them and by experts that did not
     },
 }
@@ -99,7 +99,7 @@ def measure(args) -> None:
     else:
         release = folder / "AffectNet+"
         if not release.exists():  # a third of all pairs has no expression: 4,000 and 800 faces are left
-            synthesize(release, train=5970, validation=1100, seed=args.seed, image_size=112)
+            synthesize(release, train=5970, validation=1100, seed=args.seed, image_size=64)
         data = ["--data_dir", str(release)]
     run = Runner(args, recipe, data, folder)
     evaluation = with_truth(load_split(data_arguments(data), "validation", with_soft_labels=True), data)
@@ -189,7 +189,8 @@ class Runner:
             ("au", ["--backbone", backbone, "--init_from", of_au]),
         ):
             made[kind] = self.folder / rows / kind
-            flags += ["--max_train_steps", self.recipe["steps"], "--learning_rate", self.recipe["learning_rate"]]
+            steps, learning_rate = self.recipe[kind]
+            flags += ["--rest_outputs", 7, "--max_train_steps", steps, "--learning_rate", learning_rate]
             if kind == "au" and "--data_dir" in self.data:
                 flags += ["--au_labels", Path(self.data[-1]) / "ground_truth.parquet"]
             self.train(f"train_{kind}.py", made[kind], [*flags, *folds, "--seed", 10 * self.seed])

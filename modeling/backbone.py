@@ -33,6 +33,12 @@ def create_backbone(name: str, num_outputs: int, image_size: int, pretrained: bo
         ) from error
 
 
+def against_rest(outputs: torch.Tensor) -> torch.Tensor:
+    """(B, 1 + rest outputs) -> (B, 1): log-odds of the first class against all others together. With one output, that
+    is the output itself."""
+    return outputs[:, :1] - outputs[:, 1:].logsumexp(dim=1, keepdim=True) if outputs.shape[1] > 1 else outputs
+
+
 def check_backbone(name: str, image_size: int) -> None:
     """Raise `ValueError` where `create_backbone` would, or where the network cannot take images of this size."""
     try:

@@ -30,6 +30,10 @@ class AUConfig(SoftLabelConfig):
     action_units (`dict[str, list[int]]`):
         Per expression the FACS numbers of its unit heads, in the order of its `au_logits`; by default those of its
         EMFACS prototype (neutral: of all prototypes), which is affectnet-plus's own choice.
+    rest_outputs (`int`):
+        Outputs that each network has beside the expression's own, for kinds of "rest" to tell apart: log-odds = own
+        output - logsumexp(rest outputs). With 0, the default, the own output is the log-odds. affectnet-plus's own
+        addition; with 7 it can start from a classifier of all eight expressions and know what that knows.
 
     The rest is `SoftLabelConfig`'s.
     """
@@ -38,6 +42,7 @@ class AUConfig(SoftLabelConfig):
 
     backbone: str = "resnet50"
     action_units: dict[str, list[int]] | None = None
+    rest_outputs: int = 0
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

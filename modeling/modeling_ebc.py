@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from .backbone import create_backbone
+from .backbone import against_rest, create_backbone
 from .configuration_ebc import EBCConfig
 from .soft_label_model import SoftLabelModel
 
@@ -18,13 +18,12 @@ class BinaryEnsemble(nn.Module):
     def __init__(self, config: EBCConfig, pretrained: bool = False):
         super().__init__()
         self.classifiers = nn.ModuleList(
-            create_backbone(name, num_outputs=1, image_size=config.image_size, pretrained=pretrained)
-            for name in config.backbones
+            create_backbone(name, 1 + config.rest_outputs, config.image_size, pretrained) for name in config.backbones
         )
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)  # 1.1 to 5 times as fast
-        return torch.cat([classifier(pixel_values) for classifier in self.classifiers], dim=1).float()
+        return torch.cat([against_rest(classifier(pixel_values).float()) for classifier in self.classifiers], dim=1)
 
 
 @dataclass

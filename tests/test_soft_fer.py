@@ -82,6 +82,25 @@ def test_experts_start_from_it_all_but_the_last_layer(softmax_runs, ferplus, tmp
         assert "init_from: ['hard (sha256" in (tmp_path / folder / "README.md").read_text()
 
 
+def test_with_outputs_for_the_rest_they_start_as_the_classifier_they_come_from(softmax_runs, ferplus, tmp_path):
+    still = [*COMMON, "--learning_rate", 1e-12, "--weight_decay", 0, "--max_train_steps", 1, "--dataset_name", ferplus]
+    still += ["--expressions", "fear", "--init_from", softmax_runs / "hard", "--rest_outputs", 7]
+    train(*still, "--backbones", "test_vit", "--output_dir", "ebc", cwd=tmp_path)
+    train(*still, "--backbone", "test_vit", "--output_dir", "au", script="train_au.py", cwd=tmp_path)
+    pixel_values = torch.randn(9, 3, 32, 32)
+    with torch.no_grad():
+        start, ebc, au = (
+            AutoModelForImageClassification.from_pretrained(folder)
+            for folder in (softmax_runs / "hard", tmp_path / "ebc", tmp_path / "au")
+        )
+        log_odds = start(pixel_values).logits[:, EXPRESSIONS.index("fear")]
+        # An eighth of the rows shows fear, half of the faces drawn will.
+        torch.testing.assert_close(ebc(pixel_values).classifier_logits[:, 0, 0], log_odds + np.log(7))
+        torch.testing.assert_close(au.experts["fear"](pixel_values)[:, 0], log_odds + np.log(7))
+        assert au(pixel_values).au_logits[0].shape == (9, 7)
+    assert au.config.rest_outputs == ebc.config.rest_outputs == 7
+
+
 def test_in_folds_they_start_from_weights_of_the_same_fold(softmax_runs, ferplus, tmp_path, monkeypatch, capsys):
     args = [*COMMON, "--learning_rate", 1e-12, "--weight_decay", 0, "--max_train_steps", 1, "--dataset_name", ferplus]
     args += ["--expressions", "fear", "--backbones", "test_vit", "--num_folds", 2]

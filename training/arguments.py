@@ -143,6 +143,14 @@ class NetworkArguments:
 class ExpertArguments(NetworkArguments):
     """What all experts have in common."""
 
+    rest_outputs: int = field(
+        default=0,
+        metadata={
+            "help": "Outputs of each network beside the expression's own, for kinds of 'rest'. With 7, experts start "
+            "from --init_from (a folder of train_soft_fer.py) with its last layer, too; with 0 without it."
+        },
+    )
+
     expressions: list[str] = field(
         default_factory=lambda: list(EXPRESSIONS), metadata={"help": f"Some of: {' '.join(EXPRESSIONS)}. Default: all."}
     )
@@ -154,6 +162,11 @@ class ExpertArguments(NetworkArguments):
             "choices": ["validation", "balanced"],
         },
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.rest_outputs < 0:
+            raise ValueError(f"--rest_outputs is at least 0, not {self.rest_outputs}.")
 
 
 @dataclass

@@ -137,7 +137,7 @@ def train_network(
     set_seed(seed)
     network = create()
     if run.initial_weights:
-        load_weights(network, run.initial_weights)
+        load_weights(network, run.initial_weights, run.config, part, run.train.labels)
     optimizer = torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
     warmup_steps = args.warmup_steps if args.warmup_steps >= 1 else args.warmup_steps * max_steps
     scheduler = get_scheduler(  # Accelerate steps it once per process
@@ -400,7 +400,7 @@ def check_same_network(output_dir: Path, config) -> None:
     if not (output_dir / "config.json").exists():
         return
     held = AutoConfig.from_pretrained(output_dir)
-    for key in ("model_type", "backbones", "backbone", "action_units", "image_size"):
+    for key in ("model_type", "backbones", "backbone", "action_units", "rest_outputs", "image_size"):
         ours, theirs = (getattr(c, key, None) for c in (config, held))
         if ours != theirs:
             raise ValueError(

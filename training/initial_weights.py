@@ -4,10 +4,12 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from affectnet_plus import EXPRESSIONS
 from modeling import create_backbone
 
 _WEIGHTS = "model.safetensors"
@@ -27,7 +29,8 @@ def parts_of(network: nn.Module) -> list[nn.Module]:
 
 
 def read_weights(paths: list[str], config, settings: dict) -> list[dict]:
-    """Per backbone of a model with this config {"path", "said", "state" of all but its last layer}; [] without `paths`.
+    """Per backbone of a model with this config {"path", "said", "state" of all but its last layer, "last" layer if it
+    is one of expressions}; [] without `paths`.
 
     `ValueError` where there is nothing to read, where it is of another network, or where cross-fitting would be undone:
     weights that were trained on the rows which a fold leaves out.
@@ -53,8 +56,11 @@ def _read(path: Path, settings: dict) -> dict:
     if not file.is_file():
         folds = ", which has folds: give --num_folds as well" if list(path.glob("fold-*")) else ""
         raise ValueError(f"--init_from {path}: no {_WEIGHTS} there{folds}.")
+    expressions = None
     if (path / "config.json").is_file():
-        _check_left_out(path, settings)
+        config = json.loads((path / "config.json").read_text())  # ours, or one of timm's own folders
+        _check_left_out(path, config.get("training") or {}, settings)
+        expressions = list(config.get("id2label", {}).values())
     if file.suffix == ".safetensors":
         state = load_file(file)
     else:
@@ -63,11 +69,11 @@ def _read(path: Path, settings: dict) -> dict:
     if any(name.startswith(_PREFIX) for name in state):
         state = {name.removeprefix(_PREFIX): weight for name, weight in state.items() if name.startswith(_PREFIX)}
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    return {"path": path, "state": state, "said": f"{path.name} (sha256 {digest})"}
+    return {"path": path, "state": state, "expressions": expressions, "said": f"{path.name} (sha256 {digest})"}
 
 
-def _check_left_out(path: Path, settings: dict) -> None:
-    for record in (json.loads((path / "config.json").read_text()).get("training") or {}).values():
+def _check_left_out(path: Path, training: dict, settings: dict) -> None:
+    for record in training.values():
         same_rows = all(record.get(key) == settings[key] for key in ("data", "data_config", "split", "ids"))
         wanted = [settings.get(key) for key in ("num_folds", "left_out_fold")]
         if same_rows and wanted[0] and [record.get(key) for key in ("num_folds", "left_out_fold")] != wanted:
@@ -80,8 +86,7 @@ def _check_left_out(path: Path, settings: dict) -> None:
 def _for_backbone(read: dict, name: str, image_size: int) -> dict:
     with torch.device("meta"):
         backbone = create_backbone(name, 1, image_size)
-    names = backbone.pretrained_cfg["classifier"]
-    last = tuple(f"{layer}." for layer in ([names] if isinstance(names, str) else names))
+    last = _last_layers(backbone)
     state = {key: weight for key, weight in read["state"].items() if not key.startswith(last)}
     wanted = {key: weight.shape for key, weight in backbone.state_dict().items() if not key.startswith(last)}
     given = {key: weight.shape for key, weight in state.items()}
@@ -90,10 +95,31 @@ def _for_backbone(read: dict, name: str, image_size: int) -> dict:
             f"--init_from {read['path']} holds no weights of {name} at {image_size} pixels: {differing[0]} differs, "
             f"the first of {len(differing)}. Backbone and --image_size have to be those it was trained with."
         )
-    return read | {"state": state}
+    of_last = {key: weight for key, weight in read["state"].items() if key.startswith(last)}
+    return read | {"state": state, "last": of_last if read["expressions"] == list(EXPRESSIONS) else {}}
 
 
-def load_weights(network: nn.Module, weights: list[dict]) -> None:
-    """Put what `read_weights` gave into the network's backbones."""
+def _last_layers(backbone: nn.Module) -> tuple[str, ...]:
+    names = backbone.pretrained_cfg["classifier"]
+    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+
+
+def load_weights(network: nn.Module, weights: list[dict], config, part: str, labels: np.ndarray) -> None:
+    """Put what `read_weights` gave into the network's backbones.
+
+    The last layer starts at random, but where an expert has an output for every expression (`rest_outputs`): then it is
+    the one read, the expression's row first, and shifted from the frequency of the expression among the training
+    `labels` to the half that it will be of the faces drawn.
+    """
     for backbone, read in zip(parts_of(network), weights, strict=True):
-        backbone.load_state_dict(read["state"], strict=False)  # the last layer stays as it is
+        state = dict(read["state"])
+        if read["last"] and part in EXPRESSIONS and getattr(config, "rest_outputs", 0) == len(EXPRESSIONS) - 1:
+            index = EXPRESSIONS.index(part)
+            order = [index, *(i for i in range(len(EXPRESSIONS)) if i != index)]
+            odds = np.mean(labels == index) / np.mean(labels != index)
+            own = backbone.state_dict()
+            for key, rows in read["last"].items():  # (expressions, ...)
+                state[key] = torch.cat([rows[order], own[key][len(order) :]])  # then the units of AU experts
+                if key.endswith("bias"):
+                    state[key][0] -= np.log(odds)
+        backbone.load_state_dict(state, strict=False)

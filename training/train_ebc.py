@@ -56,7 +56,9 @@ def main():
     # Everything the user can mend is said here, before any long work.
     try:
         expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(ebc_args.expressions))]
-        config = EBCConfig(backbones=ebc_args.backbones, image_size=ebc_args.image_size)
+        config = EBCConfig(
+            backbones=ebc_args.backbones, rest_outputs=ebc_args.rest_outputs, image_size=ebc_args.image_size
+        )
         for backbone in config.backbones:
             check_backbone(backbone, config.image_size)
         accelerator = create_accelerator(args, fold_args)
