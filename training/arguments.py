@@ -43,7 +43,7 @@ class DataArguments:
     )
     soft_label_column_name: str = field(
         default="soft_label",
-        metadata={"help": "Column that validation is compared with where it exists; training never reads it."},
+        metadata={"help": "Column that validation is compared with where it exists; experts never learn from it."},
     )
     eval_split_name: str = field(default="validation", metadata={"help": "Split to calibrate and measure on."})
 
