@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import log_expit, log_softmax, softmax
 from torch.utils.data import DataLoader
 from transformers import AutoModelForImageClassification
 
@@ -73,7 +73,7 @@ FIGURES = {"mae": "MAE", "js": "JS", "top1": "top-1", "top2": "top-2", "spearman
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="for releases, runs and labels; 300 MB a seed")
+    parser.add_argument("folder", type=Path, nargs="?", help="for releases, runs and labels; 400 MB a synthetic seed")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dataset_name", help="FER+ as a dataset (train, validation), instead of a synthetic release")
     parser.add_argument("--skip_folds", action="store_true", help="leave out what needs experts in folds")
@@ -81,8 +81,8 @@ def main():
     parser.add_argument("--tables", action="store_true", help="print Markdown tables of the results")
     args = parser.parse_args()
     if args.tables:
-        for file_name in RECIPES:
-            print_tables(file_name)
+        for yardstick in RECIPES:
+            print_tables(yardstick)
     elif args.folder is None:
         parser.error("name a folder for the runs, or ask for --tables")
     else:
@@ -162,13 +162,8 @@ class Runner:
     """The training scripts, in one process with one thread each: several seeds can run side by side."""
 
     def __init__(self, args, recipe: dict, data: list, folder: Path):
-        self.seed, self.precision, self.recipe, self.data, self.folder = (
-            args.seed,
-            args.mixed_precision,
-            recipe,
-            data,
-            folder,
-        )
+        self.seed, self.precision = args.seed, args.mixed_precision
+        self.recipe, self.data, self.folder = recipe, data, folder
 
     def starts(self, rows: str, folds: list) -> list[Path]:
         """Of all rows or in folds; the last one's budget is that of a whole expert, but for its last few steps."""
@@ -256,7 +251,7 @@ def start_outputs(folder: Path, split: Split) -> np.ndarray:
     """(rows, 8) outputs of a classifier before its softmax, up to a constant of the row."""
     model = AutoModelForImageClassification.from_pretrained(folder)
     log_odds = predict(Accelerator(cpu=True), model, DataLoader(FaceDataset(split, model.image_processor), 64))
-    return np.log(1 / (1 + np.exp(-log_odds)))
+    return log_expit(log_odds)
 
 
 def cooled(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .backbone import check_backbone, create_backbone
+from .backbone import backbones_of, check_backbone, create_backbone
 from .configuration_au import ACTION_UNITS, PROTOTYPES, AUConfig
 from .configuration_ebc import EBCConfig
 from .configuration_fused import FusedConfig
@@ -47,6 +47,7 @@ __all__ = [
     "SoftFerForImageClassification",
     "SoftFerPipeline",
     "SoftLabelModel",
+    "backbones_of",
     "check_backbone",
     "create_backbone",
     "image_processor_for",

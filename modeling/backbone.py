@@ -33,6 +33,11 @@ def create_backbone(name: str, num_outputs: int, image_size: int, pretrained: bo
         ) from error
 
 
+def backbones_of(config) -> list[str]:
+    """timm names of the backbones that each network of a model with this config has."""
+    return config.backbones if hasattr(config, "backbones") else [config.backbone]
+
+
 def against_rest(outputs: torch.Tensor) -> torch.Tensor:
     """(B, 1 + rest outputs) -> (B, 1): log-odds of the first class against all others together. With one output, that
     is the output itself."""

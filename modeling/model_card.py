@@ -2,6 +2,8 @@
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from .backbone import backbones_of
+
 _TEXT = """
 # {title}
 
@@ -85,7 +87,7 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
 def _backbones(config) -> list[str]:
     if hasattr(config, "ebc"):
         return [*_backbones(config.ebc), *_backbones(config.au)]
-    return config.backbones if hasattr(config, "backbones") else [config.backbone]
+    return backbones_of(config)
 
 
 def _units(config) -> str:

@@ -251,7 +251,7 @@ def check_enough_rows(
 
 
 class PermutationSampler(Sampler):
-    """An endless-feeling, seeded stream of draws from groups of rows in turn: one group is all rows shuffled, an
+    """A seeded stream of draws from groups of rows in turn: one group is all rows shuffled, an
     expression's rows and the others are a balanced sampler.
 
     Each group runs through a new permutation of its rows before any comes again. Draw k depends on (seed, k) alone, so

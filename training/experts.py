@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification, get_scheduler
 
 from affectnet_plus import EXPRESSIONS
-from modeling import SoftLabelModel, image_processor_for
+from modeling import ImageError, SoftLabelModel, image_processor_for
+from training.arguments import stop_at_image
 from training.calibration import fit_calibration
 from training.checkpoints import find_checkpoints, read_state, remove_checkpoints, save_checkpoint, written_beside
 from training.data import FaceDataset, PermutationSampler, Split, check_enough_rows
@@ -102,6 +104,24 @@ def plan_runs(
         if accelerator.is_main_process:
             output_dir.mkdir(parents=True, exist_ok=True)
     return runs
+
+
+def train_runs(runs: list[Run], train_part: Callable[[Run, str], None], all_args: tuple, repo_id: str | None) -> None:
+    """Train every part of every run, measure each folder when it is whole, push the one where `repo_id` says so."""
+    accelerator, args = runs[0].accelerator, runs[0].args
+    if accelerator.log_with:
+        settings = {key: str(value) for group in all_args for key, value in vars(group).items()}
+        accelerator.init_trackers(Path(sys.argv[0]).stem, config=settings)
+    try:
+        for run in runs:
+            for part in run.parts:
+                train_part(run, part)
+            evaluate_folder(run)
+    except ImageError as error:
+        stop_at_image(error)
+    if repo_id:
+        AutoModelForImageClassification.from_pretrained(args.output_dir).push_to_hub(repo_id, private=True)
+    accelerator.end_training()
 
 
 def train_network(
@@ -344,12 +364,6 @@ def evaluate_folder(run: Run) -> None:
     print(json.dumps(metrics, indent=1))
 
 
-def start_tracking(accelerator: Accelerator, name: str, all_args: tuple) -> None:
-    if accelerator.log_with:
-        settings = {key: str(value) for group in all_args for key, value in vars(group).items()}
-        accelerator.init_trackers(name, config=settings)
-
-
 def start_pushing(accelerator: Accelerator, args, fold_args) -> str | None:
     """The private repository that the model will be pushed to: no access is better known before training."""
     if args.push_to_hub and fold_args.num_folds:
@@ -358,11 +372,6 @@ def start_pushing(accelerator: Accelerator, args, fold_args) -> str | None:
         return None
     repo_id = args.hub_model_id or Path(args.output_dir).name
     return HfApi().create_repo(repo_id, private=True, exist_ok=True).repo_id
-
-
-def finish_pushing(repo_id: str | None, output_dir: str) -> None:
-    if repo_id:
-        AutoModelForImageClassification.from_pretrained(output_dir).push_to_hub(repo_id, private=True)
 
 
 def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelerator) -> dict:
@@ -400,7 +409,7 @@ def check_same_network(output_dir: Path, config) -> None:
     if not (output_dir / "config.json").exists():
         return
     held = AutoConfig.from_pretrained(output_dir)
-    for key in ("model_type", "backbones", "backbone", "action_units", "rest_outputs", "image_size"):
+    for key in ("model_type", "backbones", "backbone", "action_units", "rest_outputs", "activation", "image_size"):
         ours, theirs = (getattr(c, key, None) for c in (config, held))
         if ours != theirs:
             raise ValueError(

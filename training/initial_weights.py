@@ -10,15 +10,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from affectnet_plus import EXPRESSIONS
-from modeling import create_backbone
+from modeling import backbones_of, create_backbone
 
 _WEIGHTS = "model.safetensors"
 _PREFIX = "backbone."  # of the network's own weights in a folder of train_soft_fer.py
-
-
-def backbones_of(config) -> list[str]:
-    """timm names of the backbones that each network of a model with this config has."""
-    return config.backbones if hasattr(config, "backbones") else [config.backbone]
 
 
 def parts_of(network: nn.Module) -> list[nn.Module]:

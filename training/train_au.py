@@ -20,7 +20,6 @@ from affectnet_plus import EXPRESSIONS, match_expressions
 from modeling import (
     AUConfig,
     AUForImageClassification,
-    ImageError,
     MultiHeadClassifier,
     check_backbone,
     multi_head_loss,
@@ -33,17 +32,15 @@ from training.arguments import (
     TrainingDataArguments,
     parse_arguments,
     stop,
-    stop_at_image,
 )
 from training.data import Split, load_splits
 from training.experts import (
+    Run,
     create_accelerator,
-    evaluate_folder,
-    finish_pushing,
     plan_runs,
     start_pushing,
-    start_tracking,
     train_expert,
+    train_runs,
 )
 
 
@@ -108,20 +105,14 @@ def main():
         repo_id = start_pushing(accelerator, args, fold_args)
     except (ValueError, OSError, ImportError, HTTPError) as error:
         stop(error)
-    start_tracking(accelerator, "train_au", all_args)
-
     loss = partial(multi_head_loss, au_loss_weight=au_args.au_loss_weight)
-    try:
-        for run in runs:
-            for expression in run.parts:
-                create = partial(MultiHeadClassifier, config, expression, pretrained=au_args.pretrained)
-                targets = [targets_of(split, expression, config, table) for split in (run.train, run.evaluation)]
-                train_expert(run, expression, au_args.prior, create, loss, *targets, expression_columns=slice(1))
-            evaluate_folder(run)
-    except ImageError as error:
-        stop_at_image(error)
-    finish_pushing(repo_id, args.output_dir)
-    accelerator.end_training()
+
+    def train_part(run: Run, expression: str) -> None:
+        create = partial(MultiHeadClassifier, config, expression, pretrained=au_args.pretrained)
+        targets = [targets_of(split, expression, config, table) for split in (run.train, run.evaluation)]
+        train_expert(run, expression, au_args.prior, create, loss, *targets, expression_columns=slice(1))
+
+    train_runs(runs, train_part, all_args, repo_id)
 
 
 def targets_of(split: Split, expression: str, config: AUConfig, table: ActionUnitTable | None) -> np.ndarray:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from huggingface_hub.errors import HfHubHTTPError as HTTPError
 
 from affectnet_plus import EXPRESSIONS, match_expressions
-from modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification, ImageError, check_backbone
+from modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification, check_backbone
 from training.arguments import (
     ExpertArguments,
     FoldArguments,
@@ -25,17 +25,15 @@ from training.arguments import (
     TrainingDataArguments,
     parse_arguments,
     stop,
-    stop_at_image,
 )
 from training.data import load_splits
 from training.experts import (
+    Run,
     create_accelerator,
-    evaluate_folder,
-    finish_pushing,
     plan_runs,
     start_pushing,
-    start_tracking,
     train_expert,
+    train_runs,
 )
 
 
@@ -73,22 +71,14 @@ def main():
         repo_id = start_pushing(accelerator, args, fold_args)
     except (ValueError, OSError, ImportError, HTTPError) as error:
         stop(error)
-    start_tracking(accelerator, "train_ebc", all_args)
 
-    try:
-        for run in runs:
-            for expression in run.parts:
-                create = partial(BinaryEnsemble, config, pretrained=ebc_args.pretrained)
-                index = EXPRESSIONS.index(expression)
-                targets = [(split.labels == index)[:, None].astype("float32") for split in (run.train, run.evaluation)]
-                train_expert(
-                    run, expression, ebc_args.prior, create, ensemble_loss, *targets, expression_columns=slice(None)
-                )
-            evaluate_folder(run)
-    except ImageError as error:
-        stop_at_image(error)
-    finish_pushing(repo_id, args.output_dir)
-    accelerator.end_training()
+    def train_part(run: Run, expression: str) -> None:
+        create = partial(BinaryEnsemble, config, pretrained=ebc_args.pretrained)
+        index = EXPRESSIONS.index(expression)
+        targets = [(split.labels == index)[:, None].astype("float32") for split in (run.train, run.evaluation)]
+        train_expert(run, expression, ebc_args.prior, create, ensemble_loss, *targets, expression_columns=slice(None))
+
+    train_runs(runs, train_part, all_args, repo_id)
 
 
 def ensemble_loss(log_odds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,6 @@ from torch import nn
 
 from affectnet_plus import EXPRESSIONS
 from modeling import (
-    ImageError,
     SoftFerConfig,
     SoftFerForImageClassification,
     check_backbone,
@@ -35,20 +34,17 @@ from training.arguments import (
     TrainingDataArguments,
     parse_arguments,
     stop,
-    stop_at_image,
 )
 from training.checkpoints import written_beside
 from training.data import Split, load_splits, read_soft_labels
 from training.experts import (
     Run,
     create_accelerator,
-    evaluate_folder,
     finish_network,
-    finish_pushing,
     plan_runs,
     start_pushing,
-    start_tracking,
     train_network,
+    train_runs,
 )
 from training.metrics import js_divergence
 
@@ -100,8 +96,11 @@ def main():
                 f"{train.name} has no soft labels: make them by label.py and name its folder by --soft_labels, name "
                 "their column by --soft_label_column_name, or take --target hard."
             )
-        if none := int((train.labels < 0).sum()):
-            raise ValueError(f"{none} rows of {train.name} have none of the eight expressions: leave them out.")
+        if model_args.target == "distribution" and not train.soft_labels.any(axis=1).all():
+            raise ValueError(
+                f"--target distribution: {int((~train.soft_labels.any(axis=1)).sum())} rows of {train.name} have only "
+                "zeros as soft label, which is no distribution: leave them out, or take --target soft."
+            )
         source = {}
         if model_args.target != "hard":
             digest = hashlib.sha256(train.soft_labels.astype("float32").tobytes()).hexdigest()[:16]
@@ -116,31 +115,21 @@ def main():
         repo_id = start_pushing(accelerator, args, fold_args)
     except (ValueError, OSError, ImportError, HTTPError) as error:
         stop(error)
-    start_tracking(accelerator, "train_soft_fer", all_args)
-
-    try:
-        for run in runs:
-            for _ in run.parts:
-                train_model(run, model_args)
-            evaluate_folder(run)
-    except ImageError as error:
-        stop_at_image(error)
-    finish_pushing(repo_id, args.output_dir)
-    accelerator.end_training()
+    train_runs(runs, partial(train_model, model_args=model_args), all_args, repo_id)
 
 
-def train_model(run: Run, model_args: SoftFerArguments) -> None:
+def train_model(run: Run, part: str, model_args: SoftFerArguments) -> None:
     config = run.config
     targets = [targets_of(split, model_args.target) for split in (run.train, run.evaluation)]
     network, outputs, record = train_network(
-        run, PART, 0,
+        run, part, 0,
         partial(Network, config, pretrained=model_args.pretrained),
         partial(soft_fer_loss, activation=config.activation),
         *targets,
         groups=[np.arange(len(run.train))],
         measure=partial(figures, config=config, evaluation=run.evaluation),
     )  # fmt: skip
-    config.training = {PART: run.settings | {"sampler": record} | figures(outputs, config, run.evaluation)}
+    config.training = {part: run.settings | {"sampler": record} | figures(outputs, config, run.evaluation)}
 
     def save(bare: Network) -> None:
         model = SoftFerForImageClassification(config)
@@ -148,7 +137,7 @@ def train_model(run: Run, model_args: SoftFerArguments) -> None:
         with written_beside(run.output_dir) as folder:
             model.save_pretrained(folder)
 
-    finish_network(run, PART, network, save)
+    finish_network(run, part, network, save)
 
 
 class Network(nn.Module):
