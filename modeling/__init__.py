@@ -3,7 +3,7 @@
 from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .backbone import backbones_of, check_backbone, create_backbone
+from .backbone import backbones_of, check_backbone, create_backbone, network_input
 from .configuration_au import ACTION_UNITS, PROTOTYPES, AUConfig
 from .configuration_ebc import EBCConfig
 from .configuration_fused import FusedConfig
@@ -55,6 +55,7 @@ __all__ = [
     "log_odds_of_softmax",
     "mixed_log_odds",
     "multi_head_loss",
+    "network_input",
     "open_rgb",
     "soft_fer_loss",
 ]

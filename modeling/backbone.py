@@ -38,6 +38,17 @@ def backbones_of(config) -> list[str]:
     return config.backbones if hasattr(config, "backbones") else [config.backbone]
 
 
+def network_input(pixel_values: torch.Tensor, config) -> torch.Tensor:
+    """(B, 3, H, W) as the backbones of a model with this config take it: standardised where
+    `config.per_image_standardization` says so, each image by its own mean and standard deviation over all pixels and
+    channels."""
+    if config.per_image_standardization:
+        # An even image has no deviation: it becomes 0.
+        deviation, mean = torch.std_mean(pixel_values, dim=(1, 2, 3), keepdim=True)
+        pixel_values = (pixel_values - mean) / deviation.clamp(min=1e-3)
+    return pixel_values.contiguous(memory_format=torch.channels_last)  # 1.1 to 5 times as fast
+
+
 def against_rest(outputs: torch.Tensor) -> torch.Tensor:
     """(B, 1 + rest outputs) -> (B, 1): log-odds of the first class against all others together. With one output, that
     is the output itself."""

@@ -16,6 +16,9 @@ class FusedConfig(SoftLabelConfig):
         Per expression the share of the EBC's score in the fused one, 0 to 1, fitted on validation; 0.5 without an
         entry. How the two are fused is affectnet-plus's own choice; the paper's way is not known here.
 
+    mirrored (`bool`):
+        Log-odds of both models are the mean of those of the image and of its mirror image, at twice the time.
+
     `calibration` is that of the fused log-odds; the rest is `SoftLabelConfig`'s.
     """
 
@@ -25,16 +28,19 @@ class FusedConfig(SoftLabelConfig):
     ebc: dict | EBCConfig | None = None
     au: dict | AUConfig | None = None
     ebc_weights: dict[str, float] | None = None
+    mirrored: bool = False
 
     def __post_init__(self, **kwargs):
         self.ebc = _config(self.ebc, EBCConfig)
         self.au = _config(self.au, AUConfig)
-        for key in ("expressions", "image_size", "image_mean", "image_std"):
+        of_input = ("image_size", "image_mean", "image_std", "per_image_standardization")
+        for key in ("expressions", *of_input):
             ebc, au = (list(v) if isinstance(v := getattr(c, key), tuple) else v for c in (self.ebc, self.au))
             if ebc != au:
                 raise ValueError(f"The EBC has {key} {ebc}, the AU experts have {au}: train both alike to fuse them.")
         self.id2label = dict(self.ebc.id2label)
-        self.image_size, self.image_mean, self.image_std = self.ebc.image_size, self.ebc.image_mean, self.ebc.image_std
+        for key in of_input:
+            setattr(self, key, getattr(self.ebc, key))
         super().__post_init__(**kwargs)
         self.ebc_weights = dict(self.ebc_weights or {})
 

@@ -12,6 +12,9 @@ class SoftLabelConfig(PreTrainedConfig):
     r"""
     image_size (`int`), image_mean, image_std (`list[float]`):
         Side of the square RGB input in pixels, and its normalisation after scaling to [0, 1].
+    per_image_standardization (`bool`):
+        Standardise each normalised image by its own mean and standard deviation; the model does it, not the image
+        processor.
     calibration (`dict[str, dict]`):
         Per expression what was fitted on validation: log-odds are divided by `temperature` (above 0), then
         `log_odds_shift` is added. An expression without an entry has 1 and 0.
@@ -25,6 +28,7 @@ class SoftLabelConfig(PreTrainedConfig):
     image_size: int = 224
     image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
+    per_image_standardization: bool = False
     calibration: dict[str, dict] | None = None
     training: dict[str, dict] | None = None
 

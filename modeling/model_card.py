@@ -19,7 +19,7 @@ fer("face.jpg")
 ```
 
 Input: a face crop, RGB, scaled to {size} x {size} pixels, to [0, 1], then normalised with mean {mean} and standard
-deviation {std}. No face detector is included.
+deviation {std}{then}. No face detector is included.
 
 ## Method
 
@@ -75,6 +75,7 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
         size=config.image_size,
         mean=list(config.image_mean),
         std=list(config.image_std),
+        then=_then(config),
         sum="They sum to one." if activation == "softmax" else "The scores are independent and do not sum to one.",
         method=_METHODS[config.model_type].format(
             backbones=", ".join(_backbones(config)), units=_units(config), activation=activation
@@ -82,6 +83,15 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
         training=_training(config),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}")
+
+
+def _then(config) -> str:
+    steps = []
+    if config.per_image_standardization:
+        steps.append("The model standardises each image by its own mean and deviation")
+    if getattr(config, "mirrored", False):
+        steps.append("Scores are those of the image and its mirror image together")
+    return "".join(f". {step}" for step in steps)
 
 
 def _backbones(config) -> list[str]:

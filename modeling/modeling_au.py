@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from .backbone import against_rest, create_backbone
+from .backbone import against_rest, create_backbone, network_input
 from .configuration_au import AUConfig
 from .soft_label_model import SoftLabelModel
 
@@ -21,12 +21,13 @@ class MultiHeadClassifier(nn.Module):
 
     def __init__(self, config: AUConfig, expression: str, pretrained: bool = False):
         super().__init__()
+        self.config = config
         self.of_expression = 1 + config.rest_outputs
         heads = self.of_expression + len(config.action_units[expression])
         self.backbone = create_backbone(config.backbone, heads, config.image_size, pretrained)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        outputs = self.backbone(pixel_values.contiguous(memory_format=torch.channels_last)).float()
+        outputs = self.backbone(network_input(pixel_values, self.config)).float()
         return torch.cat([against_rest(outputs[:, : self.of_expression]), outputs[:, self.of_expression :]], dim=1)
 
 

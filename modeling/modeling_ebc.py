@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from .backbone import against_rest, create_backbone
+from .backbone import against_rest, create_backbone, network_input
 from .configuration_ebc import EBCConfig
 from .soft_label_model import SoftLabelModel
 
@@ -17,12 +17,13 @@ class BinaryEnsemble(nn.Module):
 
     def __init__(self, config: EBCConfig, pretrained: bool = False):
         super().__init__()
+        self.config = config
         self.classifiers = nn.ModuleList(
             create_backbone(name, 1 + config.rest_outputs, config.image_size, pretrained) for name in config.backbones
         )
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)  # 1.1 to 5 times as fast
+        pixel_values = network_input(pixel_values, self.config)
         return torch.cat([against_rest(classifier(pixel_values).float()) for classifier in self.classifiers], dim=1)
 
 

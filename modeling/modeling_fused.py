@@ -36,6 +36,9 @@ class FusedForImageClassification(SoftLabelModel):
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> FusedOutput:
         """pixel_values (B, 3, H, W), normalised; labels (B, expressions) in [0, 1], a soft label, for a BCE loss."""
         ebc, au = self.ebc(pixel_values).logits, self.au(pixel_values).logits
+        if self.config.mirrored:
+            mirror_image = pixel_values.flip(dims=(3,))
+            ebc, au = (ebc + self.ebc(mirror_image).logits) / 2, (au + self.au(mirror_image).logits) / 2
         weights = ebc.new_tensor([self.config.ebc_weights.get(name, 0.5) for name in self.config.expressions])
         logits = self.calibrate(mixed_log_odds(ebc, au, weights))
         loss = None if labels is None else F.binary_cross_entropy_with_logits(logits, labels.to(logits))

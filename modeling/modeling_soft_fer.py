@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from .backbone import create_backbone
+from .backbone import create_backbone, network_input
 from .configuration_soft_fer import SoftFerConfig
 from .soft_label_model import SoftLabelModel
 
@@ -27,7 +27,7 @@ class SoftFerForImageClassification(SoftLabelModel):
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> ImageClassifierOutput:
         """pixel_values (B, 3, H, W), normalised; labels (B, expressions) in [0, 1], a soft label, for the loss it was
         trained under."""
-        outputs = self.backbone(pixel_values.contiguous(memory_format=torch.channels_last)).float()
+        outputs = self.backbone(network_input(pixel_values, self.config)).float()
         loss = None if labels is None else soft_fer_loss(outputs, labels.to(outputs), self.config.activation)
         logits = outputs if self.config.activation == "sigmoid" else log_odds_of_softmax(outputs)
         return ImageClassifierOutput(loss=loss, logits=self.calibrate(logits))

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 
 import modeling
 from affectnet_plus import EXPRESSIONS
-from modeling import EBCConfig, EBCForImageClassification, SoftFerConfig, SoftFerForImageClassification
+from modeling import AUConfig, EBCConfig, EBCForImageClassification, SoftFerConfig, SoftFerForImageClassification
 
 TRIO = ["test_resnet", "test_efficientnet", "test_vit"]
 
@@ -122,11 +122,35 @@ def test_unknown_backbone_names_the_nearest():
         EBCForImageClassification(EBCConfig(backbones=["resnet5x"]))
 
 
+def test_with_standardised_images_light_and_contrast_count_for_nothing(tmp_path):
+    torch.manual_seed(0)
+    faces = torch.randn(3, 3, 64, 64)
+    for config in (
+        EBCConfig(backbones=["test_vit"], image_size=64),
+        AUConfig(backbone="test_vit", image_size=64),
+        SoftFerConfig(backbone="test_vit", image_size=64),
+    ):
+        standardised = type(config).from_dict(config.to_dict() | {"per_image_standardization": True})
+        model = AutoModelForImageClassification.from_config(standardised).eval()
+        model.save_pretrained(tmp_path)
+        assert "standardises each image" in (tmp_path / "README.md").read_text()
+        with torch.no_grad():
+            logits = AutoModelForImageClassification.from_pretrained(tmp_path)(faces).logits
+            torch.testing.assert_close(model(0.3 * faces + 0.8).logits, logits, atol=1e-4, rtol=1e-4)
+            assert logits.std(dim=0).max() > 1e-3  # it does tell faces apart
+            assert model(torch.zeros(1, 3, 64, 64)).logits.isfinite().all()  # an even image
+            plain = AutoModelForImageClassification.from_config(config).eval()
+            plain.load_state_dict(model.state_dict())
+            assert (plain(0.3 * faces + 0.8).logits - plain(faces).logits).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize(
     "create",
     [
         lambda: calibrated_model(["test_vit"]),
-        lambda: SoftFerForImageClassification(SoftFerConfig(backbone="test_vit", image_size=64, activation="softmax")),
+        lambda: SoftFerForImageClassification(
+            SoftFerConfig(backbone="test_vit", image_size=64, activation="softmax", per_image_standardization=True)
+        ),
     ],
 )
 def test_pushed_code_runs_without_this_package(create, tmp_path):

@@ -72,7 +72,7 @@ class OptimizationArguments:
     per_device_eval_batch_size: int = field(default=128, metadata={"help": "Faces per device when measuring."})
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches per optimiser step."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
-    weight_decay: float = field(default=0.05, metadata={"help": "Weight decay of AdamW."})
+    weight_decay: float = field(default=0.05, metadata={"help": "Weight decay of AdamW, on all but biases and norms."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm; 0: not at all."})
     lr_scheduler_type: str = field(
         default="cosine",
@@ -123,6 +123,13 @@ class NetworkArguments:
     """What all our networks have in common."""
 
     image_size: int = field(default=224, metadata={"help": "Faces are scaled to this many pixels a side."})
+    per_image_standardization: bool = field(
+        default=False,
+        metadata={
+            "help": "Standardise each face by its own mean and standard deviation, so that light and contrast of the "
+            "photograph count for little. For networks from scratch; pretrained ones have not learnt it."
+        },
+    )
     pretrained: bool = field(default=False, metadata={"help": "Start from timm's pretrained weights (needs the Hub)."})
     init_from: list[str] = field(
         default_factory=list,
@@ -137,6 +144,10 @@ class NetworkArguments:
             raise ValueError(f"--image_size is at least 16 pixels, not {self.image_size}.")
         if self.pretrained and self.init_from:
             raise ValueError("--pretrained and --init_from both name the weights to start from: give one of them.")
+
+    def input_settings(self) -> dict:
+        """What goes into a model's config."""
+        return {"image_size": self.image_size, "per_image_standardization": self.per_image_standardization}
 
 
 @dataclass

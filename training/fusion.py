@@ -8,9 +8,9 @@ from modeling import FusedConfig, FusedForImageClassification, mixed_log_odds
 from training.calibration import fit_calibration
 
 
-def fused_model(ebc, au) -> FusedForImageClassification:
+def fused_model(ebc, au, mirrored: bool = False) -> FusedForImageClassification:
     """The two models as one, with equal weights. `ValueError` where expressions or input differ."""
-    config = FusedConfig(ebc=ebc.config, au=au.config)
+    config = FusedConfig(ebc=ebc.config, au=au.config, mirrored=mirrored)
     with torch.device("meta"):  # only the frame
         model = FusedForImageClassification(config)
     model.ebc, model.au = ebc, au

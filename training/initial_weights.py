@@ -39,11 +39,13 @@ def read_weights(paths: list[str], config, settings: dict) -> list[dict]:
             "give one for each, or one for all."
         )
     pairs = list(zip(paths if len(paths) > 1 else paths * len(backbones), backbones, strict=True))
-    read = {pair: _for_backbone(_read(Path(pair[0]), settings), pair[1], config.image_size) for pair in set(pairs)}
+    read = {
+        pair: _for_backbone(_read(Path(pair[0]), settings, config), pair[1], config.image_size) for pair in set(pairs)
+    }
     return [read[pair] for pair in pairs]
 
 
-def _read(path: Path, settings: dict) -> dict:
+def _read(path: Path, settings: dict, wanted) -> dict:
     fold = settings.get("left_out_fold")
     if fold is not None and (path / f"fold-{fold}").is_dir():
         path = path / f"fold-{fold}"
@@ -56,6 +58,8 @@ def _read(path: Path, settings: dict) -> dict:
         config = json.loads((path / "config.json").read_text())  # ours, or one of timm's own folders
         _check_left_out(path, config.get("training") or {}, settings)
         expressions = list(config.get("id2label", {}).values())
+        if str(config.get("model_type")).startswith("affectnet_plus"):
+            _check_standardization(path, config.get("per_image_standardization", False), wanted)
     if file.suffix == ".safetensors":
         state = load_file(file)
     else:
@@ -65,6 +69,14 @@ def _read(path: Path, settings: dict) -> dict:
         state = {name.removeprefix(_PREFIX): weight for name, weight in state.items() if name.startswith(_PREFIX)}
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     return {"path": path, "state": state, "expressions": expressions, "said": f"{path.name} (sha256 {digest})"}
+
+
+def _check_standardization(path: Path, standardized: bool, wanted) -> None:
+    if standardized != wanted.per_image_standardization:
+        raise ValueError(
+            f"--init_from {path} was trained {'with' if standardized else 'without'} --per_image_standardization: "
+            f"{'give it' if standardized else 'leave it out'} here, too."
+        )
 
 
 def _check_left_out(path: Path, training: dict, settings: dict) -> None:

@@ -72,6 +72,12 @@ class LabelArguments:
     )
     splits: list[str] = field(default_factory=list, metadata={"help": "Which splits. Default: all."})
     max_samples: int | None = field(default=None, metadata={"help": "Label the first N rows of each split only."})
+    mirrored: bool = field(
+        default=False,
+        metadata={
+            "help": "Let --ebc and --au look at each face and its mirror image: better scores at twice the time."
+        },
+    )
     prior: str = field(
         default="validation",
         metadata={
@@ -87,6 +93,8 @@ class LabelArguments:
     def __post_init__(self):
         if bool(self.model) == bool(self.ebc and self.au) or bool(self.ebc) != bool(self.au):
             raise ValueError("Name the experts: --ebc and --au together, or --model, a model that has both.")
+        if self.model and self.mirrored:
+            raise ValueError("--mirrored is for fusing --ebc and --au; a fused --model mirrors if it was made so.")
         for name in ("per_device_batch_size", "rows_per_file", "max_samples"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name} has to be above 0, not {getattr(self, name)}.")
@@ -287,6 +295,7 @@ def label_settings(data_args, args, splits: list[Split], folds: dict, accelerato
         "data_config": data_args.dataset_config_name or "default",
         "splits": rows,
         "experts_sha256": experts,
+        "mirrored": args.mirrored,
         "prior": args.prior,
         "eval_split": data_args.eval_split_name,
         "mixed_precision": accelerator.mixed_precision,
@@ -315,7 +324,7 @@ def write_settings(output_dir: Path, settings: dict) -> None:
 def fuse(accelerator, args, kinds: dict, evaluation: Split, target: Path) -> None:
     """Fuse an EBC and AU experts, fit how on validation (all processes share its rows), and save the model."""
     ebc, au = (AutoModelForImageClassification.from_pretrained(kinds[kind]) for kind in ("ebc", "au"))
-    model = fused_model(ebc, au)
+    model = fused_model(ebc, au, args.mirrored)
     # Whole batches, so that sums are the same to the last bit however many processes there are.
     batch = args.per_device_batch_size
     own = np.array_split(np.arange(0, len(evaluation), batch), accelerator.num_processes)[accelerator.process_index]

@@ -80,7 +80,7 @@ def main():
     # Everything the user can mend is said here, before any long work.
     try:
         expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(au_args.expressions))]
-        config = AUConfig(backbone=au_args.backbone, rest_outputs=au_args.rest_outputs, image_size=au_args.image_size)
+        config = AUConfig(backbone=au_args.backbone, rest_outputs=au_args.rest_outputs, **au_args.input_settings())
         check_backbone(config.backbone, config.image_size)
         accelerator = create_accelerator(args, fold_args)
         with accelerator.main_process_first():  # the others find the cache

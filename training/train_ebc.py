@@ -55,7 +55,7 @@ def main():
     try:
         expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(ebc_args.expressions))]
         config = EBCConfig(
-            backbones=ebc_args.backbones, rest_outputs=ebc_args.rest_outputs, image_size=ebc_args.image_size
+            backbones=ebc_args.backbones, rest_outputs=ebc_args.rest_outputs, **ebc_args.input_settings()
         )
         for backbone in config.backbones:
             check_backbone(backbone, config.image_size)

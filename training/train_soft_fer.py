@@ -25,6 +25,7 @@ from modeling import (
     check_backbone,
     create_backbone,
     log_odds_of_softmax,
+    network_input,
     soft_fer_loss,
 )
 from training.arguments import (
@@ -82,7 +83,7 @@ def main():
     # Everything the user can mend is said here, before any long work.
     try:
         activation = "sigmoid" if model_args.target == "soft" else "softmax"
-        config = SoftFerConfig(backbone=model_args.backbone, activation=activation, image_size=model_args.image_size)
+        config = SoftFerConfig(backbone=model_args.backbone, activation=activation, **model_args.input_settings())
         check_backbone(config.backbone, config.image_size)
         accelerator = create_accelerator(args, fold_args)
         with accelerator.main_process_first():  # the others find the cache
@@ -145,10 +146,11 @@ class Network(nn.Module):
 
     def __init__(self, config: SoftFerConfig, pretrained: bool):
         super().__init__()
+        self.config = config
         self.backbone = create_backbone(config.backbone, len(config.expressions), config.image_size, pretrained)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.backbone(pixel_values.contiguous(memory_format=torch.channels_last)).float()
+        return self.backbone(network_input(pixel_values, self.config)).float()
 
 
 def targets_of(split: Split, target: str) -> np.ndarray:
