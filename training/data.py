@@ -304,14 +304,16 @@ class FaceDataset(Dataset):
 
 def augmentation(image_processor) -> v2.Compose:
     """Random flip, small affine, light and contrast, erasing; then what the image processor would do."""
-    size = (image_processor.size["height"], image_processor.size["width"])
+    height, width = image_processor.size["height"], image_processor.size["width"]
     return v2.Compose(
         [
-            v2.Resize(size),
+            v2.Resize((height, width)),
             v2.RandomHorizontalFlip(),
+            v2.Pad((width // 4, height // 4), padding_mode="edge"),  # the affine would bring in black corners
             v2.RandomAffine(
-                degrees=12, translate=(0.08, 0.08), scale=(0.88, 1.12), interpolation=v2.InterpolationMode.BILINEAR
+                degrees=14, translate=(0.08, 0.08), scale=(0.85, 1.15), interpolation=v2.InterpolationMode.BILINEAR
             ),
+            v2.CenterCrop((height, width)),
             v2.ColorJitter(brightness=0.3, contrast=0.3),
             v2.PILToTensor(),
             v2.ToDtype(torch.float32, scale=True),

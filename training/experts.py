@@ -16,6 +16,7 @@ from accelerate.utils import set_seed
 from filelock import FileLock
 from huggingface_hub import HfApi
 from sklearn.metrics import roc_auc_score
+from timm.optim import param_groups_weight_decay
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification, get_scheduler
@@ -158,7 +159,8 @@ def train_network(
     network = create()
     if run.initial_weights:
         load_weights(network, run.initial_weights, run.config, part, run.train.labels)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
+    decayed = param_groups_weight_decay(network, args.weight_decay)  # all but biases and norms
+    optimizer = torch.optim.AdamW(decayed, lr=args.learning_rate)
     warmup_steps = args.warmup_steps if args.warmup_steps >= 1 else args.warmup_steps * max_steps
     scheduler = get_scheduler(  # Accelerate steps it once per process
         args.lr_scheduler_type,
