@@ -5,7 +5,7 @@
     python benchmarks/soft_labels.py FOLDER --seed 1 --dataset_name FERPLUS   # real faces, ten people's votes
     python benchmarks/soft_labels.py --tables                                 # what all seeds so far have given
 
-One run is one seed: start networks taught the human label (each goes on from the one before), EBC and AU experts that
+One run is one seed: start networks taught the human label, EBC and AU experts that
 start from them, on all rows and in two folds, and label.py. Every step is one of the training scripts, run as anybody
 would run it; what is done already is not done again, so a killed run goes on. Figures go to benchmarks/results.
 """
@@ -24,7 +24,7 @@ import torch
 from accelerate import Accelerator
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax, softmax
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
@@ -37,21 +37,25 @@ from training.metrics import SoftLabels
 TRAINING = Path(__file__).parents[1] / "training"
 RESULTS = Path(__file__).parent / "results"
 FOLDS = 2
-# Epochs and peak learning rates of the start networks; the first three start the EBC's classifiers, the last the AU
-# experts. Steps and learning rates of the experts.
+# Start networks: epochs, peak learning rate, and which one it goes on from (None: from nothing). The first three start
+# the EBC's classifiers, the last the AU experts. Experts: steps and peak learning rate.
 RECIPES = {
     "synthetic": {
         "backbone": "test_resnet",
-        "starts": [[10, 6e-3], [5, 4e-3], [5, 4e-3], [5, 4e-3]],
+        "image_size": 48,
+        "batch_size": 32,
+        "starts": [[30, 6e-3, None], [30, 6e-3, None], [8, 4e-3, 0], [8, 4e-3, 1]],
         "ebc": [100, 3e-4],
-        "au": [150, 1e-3],
+        "au": [200, 1e-3],
         "label_rows": None,
     },
     "ferplus": {
-        "backbone": "resnet10t",
-        "starts": [[10, 2e-3], [5, 1.5e-3], [5, 1.5e-3], [5, 1.5e-3]],
-        "ebc": [100, 1e-4],
-        "au": [150, 3e-4],
+        "backbone": "test_resnet",
+        "image_size": 96,  # twice as many as the faces have: this small network halves them early
+        "batch_size": 64,
+        "starts": [[18, 6e-3, None], [18, 6e-3, None], [6, 4e-3, 0], [6, 4e-3, 1]],
+        "ebc": [60, 1e-4],
+        "au": [120, 3e-4],
         "label_rows": 4000,  # of the training rows, by experts that saw them and by experts that did not
     },
 }
@@ -168,11 +172,11 @@ class Runner:
     def starts(self, rows: str, folds: list) -> list[Path]:
         """Of all rows or in folds; the last one's budget is that of a whole expert, but for its last few steps."""
         made = []
-        for number, (epochs, learning_rate) in enumerate(self.recipe["starts"]):
+        for number, (epochs, learning_rate, start) in enumerate(self.recipe["starts"]):
             made.append(self.folder / rows / f"start-{number}")
             flags = ["--target", "hard", "--backbone", self.recipe["backbone"], *folds]
             flags += ["--num_train_epochs", epochs, "--learning_rate", learning_rate, "--seed", 10 * self.seed + number]
-            flags += ["--init_from", made[-2]] if number else []
+            flags += [] if start is None else ["--init_from", made[start]]
             self.train("train_soft_fer.py", made[-1], flags)
         return made
 
@@ -192,12 +196,15 @@ class Runner:
         return made
 
     def train(self, script: str, output_dir: Path, flags: list) -> None:
-        flags = [*flags, "--image_size", 48, "--warmup_steps", 0.1, "--eval_strategy", "no"]
+        flags = [*flags, "--image_size", self.recipe["image_size"], "--per_image_standardization"]
+        flags += ["--per_device_train_batch_size", self.recipe["batch_size"], "--warmup_steps", 0.1]
+        flags += ["--eval_strategy", "no"]
         self.launch(script, output_dir, [*flags, "--resume_from_checkpoint", "latest"])
 
     def label(self, rows: str, kinds: dict, more: list = (), name: str = "labels") -> Path:
         target = self.folder / rows / name
         flags = [word for kind, path in kinds.items() for word in (f"--{kind}", path)]
+        flags += [] if "model" in kinds else ["--mirrored"]
         self.launch("label.py", target, [*flags, *(more or ["--splits", "validation"])])
         return target
 
@@ -248,10 +255,23 @@ def references(split: Split) -> dict:
 
 
 def start_outputs(folder: Path, split: Split) -> np.ndarray:
-    """(rows, 8) outputs of a classifier before its softmax, up to a constant of the row."""
+    """(rows, 8) outputs of a classifier before its softmax, up to a constant of the row: the mean of those of each
+    face and of its mirror image, as experts have it."""
     model = AutoModelForImageClassification.from_pretrained(folder)
-    log_odds = predict(Accelerator(cpu=True), model, DataLoader(FaceDataset(split, model.image_processor), 64))
-    return log_expit(log_odds)
+    faces = FaceDataset(split, model.image_processor)
+    outputs = predict(Accelerator(cpu=True), model, DataLoader(faces, 64))
+    return (log_expit(outputs) + log_expit(predict(Accelerator(cpu=True), model, DataLoader(Mirrored(faces), 64)))) / 2
+
+
+class Mirrored(Dataset):
+    def __init__(self, faces: FaceDataset):
+        self.faces = faces
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, row: int) -> dict:
+        return {"pixel_values": self.faces[row]["pixel_values"].flip(2)}
 
 
 def cooled(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
