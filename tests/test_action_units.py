@@ -69,6 +69,16 @@ def test_tools_are_told_by_their_columns_and_joined_by_split_and_name(write, tar
     wanted = truth.loc[files, [6, 12, 25]].to_numpy()
     wanted = wanted / 5 if target == "intensity" and write is not pyfeat else wanted >= 1
     np.testing.assert_allclose(table.targets(split, [6, 12, 25]), wanted, atol=1e-6)
+    present = table.targets(split, [6, 12, 25]) >= [table.present_from[unit] for unit in (6, 12, 25)]
+    assert (present == (truth.loc[files, [6, 12, 25]] >= 1)).all(axis=None)
+
+
+def test_probabilities_are_present_from_a_half(truth, split, tmp_path):
+    pyfeat(truth).assign(AU12=np.where(truth[12] >= 1, 0.6, 0.4)).to_csv(tmp_path / "table.csv", index=False)
+    table = load_table(str(tmp_path / "table.csv"), "intensity", ACTION_UNITS)
+    files = [f"{split.name}_set/images/{image_id}.jpg" for image_id in split.ids]
+    present = table.targets(split, [12])[:, 0] >= table.present_from[12]
+    assert (present == (truth.loc[files, 12] >= 1)).all() and 0 < present.sum() < len(present)
 
 
 def test_truth_of_a_synthetic_release_is_a_table_too(truth, split, release):

@@ -35,12 +35,13 @@ def prototype_targets(labels: np.ndarray, units: list[int]) -> np.ndarray:
 @dataclass
 class ActionUnitTable:
     """A table of action units by file: `values` (files, units) in [0, 1], NaN where unknown, under (split, file);
-    the split is "" where the table does not say it."""
+    the split is "" where the table does not say it. From `present_from` on a unit counts as present."""
 
     name: str
     sha256: str
     source: str
     values: pd.DataFrame  # columns: units
+    present_from: dict[int, float]  # by unit
 
     def targets(self, split: Split, units: list[int]) -> np.ndarray:
         """(rows, units) in [0, 1]; NaN where the table has nothing."""
@@ -98,14 +99,16 @@ def load_table(path: str, target: str, action_units: dict[str, list[int]]) -> Ac
     table.columns = [str(column).strip() for column in table.columns]
     source, intensities, presences = _units_of(file.name, table)
 
-    values = {}
+    values, present_from = {}, {}
     for unit in sorted({unit for units in action_units.values() for unit in units}):
         intensity, presence = intensities.get(unit), presences.get(unit)
         if intensity is not None and (target == "intensity" or presence is None):
             column = _in_range(file.name, table, intensity, _STRONGEST)
             values[unit] = column / _STRONGEST if target == "intensity" else (column >= _PRESENT).where(column.notna())
+            present_from[unit] = _PRESENT / _STRONGEST
         elif presence is not None:
             values[unit] = _in_range(file.name, table, presence, 1)
+            present_from[unit] = 0.5
     if not values:
         raise ValueError(f"{file.name} has columns of {source}, but for none of the experts' action units.")
     values = pd.DataFrame(values).astype("float32")
@@ -115,7 +118,7 @@ def load_table(path: str, target: str, action_units: dict[str, list[int]]) -> Ac
     if "confidence" in table:
         values = values.iloc[np.argsort(-table["confidence"].to_numpy(), kind="stable")]
     values = values[~values.index.duplicated()]  # of several faces in an image the surest, or the first
-    return ActionUnitTable(file.name, hashlib.sha256(content).hexdigest()[:16], source, values)
+    return ActionUnitTable(file.name, hashlib.sha256(content).hexdigest()[:16], source, values, present_from)
 
 
 def _units_of(name: str, table: pd.DataFrame) -> tuple[str, dict[int, str], dict[int, str]]:

@@ -256,11 +256,12 @@ def train_expert(
     train_targets: np.ndarray,
     eval_targets: np.ndarray,
     expression_columns: slice,
+    present_from: list[float] = (),
 ) -> None:
     """Train one expression's network, calibrate it on validation, and save it into the model folder.
 
-    `expression_columns` are those of the outputs that are log-odds of the expression; others are units'. The rest is
-    as in `train_network`.
+    `expression_columns` are those of the outputs that are log-odds of the expression; others are units', which count as
+    present where their target is at least `present_from`. The rest is as in `train_network`.
     """
     index = EXPRESSIONS.index(expression)
     is_expression = run.evaluation.labels == index
@@ -287,17 +288,18 @@ def train_expert(
     }
     if units := getattr(run.config, "action_units", {}).get(expression):
         record["au_auroc"] = {
-            f"AU{unit}": _auroc(eval_targets[:, 1 + i], outputs[:, 1 + i]) for i, unit in enumerate(units)
+            f"AU{unit}": _auroc(eval_targets[:, 1 + i], present_from[i], outputs[:, 1 + i])
+            for i, unit in enumerate(units)
         }
     if run.accelerator.is_main_process:
         print(f"{expression}: AUROC {record['auroc']:.4f}, average precision {record['average_precision']:.4f}")
     finish_network(run, expression, network, lambda bare: complete_folder(run, expression, bare, fitted, record))
 
 
-def _auroc(target: np.ndarray, log_odds: np.ndarray) -> float | None:
-    """Of a unit's presence (any intensity from 1 of 5); None where the known rows are all alike."""
+def _auroc(target: np.ndarray, present_from: float, log_odds: np.ndarray) -> float | None:
+    """Of a unit's presence; None where the known rows are all alike."""
     known = ~np.isnan(target)
-    present = target[known] >= 0.2
+    present = target[known] >= np.float32(present_from)
     return round(float(roc_auc_score(present, log_odds[known])), 4) if 0 < present.sum() < len(present) else None
 
 

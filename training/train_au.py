@@ -110,7 +110,9 @@ def main():
     def train_part(run: Run, expression: str) -> None:
         create = partial(MultiHeadClassifier, config, expression, pretrained=au_args.pretrained)
         targets = [targets_of(split, expression, config, table) for split in (run.train, run.evaluation)]
-        train_expert(run, expression, au_args.prior, create, loss, *targets, expression_columns=slice(1))
+        units = config.action_units[expression]
+        present_from = [table.present_from.get(unit, 0.5) if table else 0.5 for unit in units]
+        train_expert(run, expression, au_args.prior, create, loss, *targets, slice(1), present_from)
 
     train_runs(runs, train_part, all_args, repo_id)
 
