@@ -5,7 +5,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -256,7 +256,7 @@ def train_expert(
     train_targets: np.ndarray,
     eval_targets: np.ndarray,
     expression_columns: slice,
-    present_from: list[float] = (),
+    present_from: Sequence[float] = (),
 ) -> None:
     """Train one expression's network, calibrate it on validation, and save it into the model folder.
 
