@@ -15,7 +15,6 @@ class FusedConfig(SoftLabelConfig):
     ebc_weights (`dict[str, float]`):
         Per expression the share of the EBC's score in the fused one, 0 to 1, fitted on validation; 0.5 without an
         entry. How the two are fused is affectnet-plus's own choice; the paper's way is not known here.
-
     mirrored (`bool`):
         Log-odds of both models are the mean of those of the image and of its mirror image, at twice the time.
 
