@@ -18,7 +18,7 @@ class FusedConfig(SoftLabelConfig):
     mirrored (`bool`):
         Log-odds of both models are the mean of those of the image and of its mirror image, at twice the time.
 
-    `calibration` is that of the fused log-odds; the rest is `SoftLabelConfig`'s.
+    The two are calibrated each for itself; the rest is `SoftLabelConfig`'s.
     """
 
     model_type = "affectnet_plus_fused"

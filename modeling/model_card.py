@@ -131,9 +131,6 @@ def _lines(settings: dict) -> str:
 
 
 def _training_of_fused(config) -> str:
-    rows = ["| expression | weight of the EBC | temperature | shift |", "|---|---|---|---|"]
-    for name in config.expressions:
-        fitted = config.calibration.get(name, {})
-        values = [config.ebc_weights.get(name, 0.5), fitted.get("temperature"), fitted.get("log_odds_shift")]
-        rows.append(f"| {name} | " + " | ".join("-" if v is None else f"{v:.3f}" for v in values) + " |")
+    rows = ["| expression | weight of the EBC |", "|---|---|"]
+    rows += [f"| {name} | {config.ebc_weights.get(name, 0.5):.3f} |" for name in config.expressions]
     return "\n\n".join(["\n".join(rows), "### EBC", _training(config.ebc), "### AU experts", _training(config.au)])

@@ -23,7 +23,7 @@ class FusedOutput(ImageClassifierOutput):
 
 
 class FusedForImageClassification(SoftLabelModel):
-    """Score of an expression = w * EBC + (1 - w) * AU, then calibrated; all fitted on validation (`FusedConfig`)."""
+    """Score of an expression = w * EBC + (1 - w) * AU, w fitted on validation (`FusedConfig`)."""
 
     config_class = FusedConfig
 
@@ -40,7 +40,7 @@ class FusedForImageClassification(SoftLabelModel):
             mirror_image = pixel_values.flip(dims=(3,))
             ebc, au = (ebc + self.ebc(mirror_image).logits) / 2, (au + self.au(mirror_image).logits) / 2
         weights = ebc.new_tensor([self.config.ebc_weights.get(name, 0.5) for name in self.config.expressions])
-        logits = self.calibrate(mixed_log_odds(ebc, au, weights))
+        logits = mixed_log_odds(ebc, au, weights)
         loss = None if labels is None else F.binary_cross_entropy_with_logits(logits, labels.to(logits))
         return FusedOutput(loss=loss, logits=logits, ebc_logits=ebc, au_expert_logits=au)
 

@@ -271,6 +271,9 @@ def test_calibration_finds_what_generated_the_labels():
     assert fit_calibration(log_odds, is_expression, "balanced")["log_odds_shift"] == 0
     silent = fit_calibration(-np.abs(log_odds), np.arange(len(true)) % 2 == 0, "balanced")
     assert np.isfinite(list(silent.values())[1]) and sum(silent["backbone_weights"]) == pytest.approx(1)
+    few = fit_calibration(log_odds[:30], is_expression[:30], "validation")  # say little
+    assert few["temperature"] == pytest.approx(1, abs=0.25)
+    assert few["backbone_weights"] == pytest.approx([1 / 3] * 3, abs=0.15)
 
 
 def test_metric_is_scikit_learns_and_says_where_it_is_undefined():
