@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,8 +212,13 @@ def test_a_folder_of_pictures_becomes_a_release(labelled, release, tmp_path):
     (tmp_path / "faces/ann").mkdir(parents=True)
     Image.open(image).save(tmp_path / "faces/ann/1.png")
     (tmp_path / "faces/bob.jpeg").write_bytes(image.read_bytes())
-    args = ["--image_dir", "faces", "--model", labelled / "models/fold-0", "--output_dir", "soft"]
-    train(*args, "--write_release", "AffectNet+", script="label.py", cwd=tmp_path)
+    (tmp_path / "faces/ann.jpg").write_bytes(image.read_bytes()[:-200])
+    args = ["--image_dir", "faces", "--model", labelled / "models/fold-0"]
+    said = train(*args, "--output_dir", "stopped", script="label.py", cwd=tmp_path, expect=2)
+    assert "faces/ann.jpg is not a readable image" in said and "--on_error skip" in said
+    args += ["--output_dir", "soft", "--write_release", "AffectNet+", "--on_error", "skip"]
+    said = train(*args, script="label.py", cwd=tmp_path)
+    assert "1 broken image(s) of images left out: faces/ann.jpg" in said
     assert check(tmp_path, 1).whole
     rows = load_dataset("affectnet_plus", "no_human_annotated", data_dir=str(tmp_path), split="train")
     assert rows["image_id"][:] == [1, 2] and rows["label"][:] == rows["age"][:] == [None, None]
@@ -265,6 +271,7 @@ def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_pa
         (["--ebc", "{ebc}", "--au", "{ebc}"], "is a affectnet_plus_ebc"),
         (["--ebc", "{ebc}", "--au", "{au}/fold-0"], "the same folds"),
         (["--ebc", "{release}", "--au", "{au}"], "holds no model"),
+        (["--ebc", "{ebc}", "--au", "{balanced}"], "trained with --prior balanced and validation"),
         (["--ebc", "{ebc}", "--au", "{au}", "--splits", "test"], "no split 'test', only train, validation"),
         (["--ebc", "{ebc}", "--au", "{au}", "--image_dir", "{release}"], "--image_dir needs --model"),
         (["--model", "{ebc}/fold-0"], "not a fused model"),
@@ -283,6 +290,9 @@ def test_bad_input_is_one_sentence(flags, says, experts, labelled, release, tmp_
     paths = {"ebc": experts / "ebc", "au": experts / "au", "release": release, "labelled": labelled, "half": tmp_path}
     (tmp_path / "models").mkdir()
     (tmp_path / "models/fold-0").symlink_to(labelled / "models/fold-0")
+    paths["balanced"] = shutil.copytree(experts / "au", tmp_path / "balanced")
+    for config in paths["balanced"].glob("*/config.json"):
+        config.write_text(config.read_text().replace('"prior": "validation"', '"prior": "balanced"'))
     flags = [flag.format(**paths) for flag in flags]
     monkeypatch.setattr(
         sys, "argv", ["label.py", "--data_dir", str(release), "--output_dir", str(tmp_path / "soft"), *flags]
@@ -316,3 +326,7 @@ def test_fusion_finds_the_better_expert(experts):
     fit_fusion(model, bad, good, labels, "validation")
     assert all(weight < 0.2 for weight in model.config.ebc_weights.values())
     assert set(model.config.ebc_weights) == set(EXPRESSIONS)
+    few = np.flatnonzero(labels < 2)[:10]  # ten rows say little, and nothing of who is better at the others
+    fit_fusion(model, bad[few], good[few], labels[few], "validation")
+    assert 0.2 < model.config.ebc_weights["neutral"] < 0.5
+    assert model.config.ebc_weights["contempt"] == pytest.approx(0.5, abs=0.2)

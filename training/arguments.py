@@ -32,7 +32,8 @@ class DataArguments:
     on_error: str = field(
         default="raise",
         metadata={
-            "help": "Broken rows of a release: raise an error, or skip them (they are counted and listed).",
+            "help": "Broken rows of a release, broken images elsewhere: raise an error, or skip them (they are "
+            "counted and named).",
             "choices": ["raise", "skip"],
         },
     )
@@ -239,7 +240,7 @@ def _words_of_file(path: str) -> list[str]:
     return words
 
 
-def stop(error: Exception):
+def stop(error: Exception | str):
     """End the script with the error's sentence instead of a traceback; for what the user can mend."""
     tqdm.write(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)  # on a line of its own, bar or not
     sys.exit(2)
@@ -247,4 +248,5 @@ def stop(error: Exception):
 
 def stop_at_image(error: Exception):
     """The same for an image that cannot be read; from a worker it comes with a traceback in its text."""
-    stop(str(error).strip().splitlines()[-1].partition("ImageError: ")[2] or error)
+    said = str(error).strip().splitlines()[-1].partition("ImageError: ")[2] or str(error)
+    stop(f"{said} --on_error skip leaves broken images out.")

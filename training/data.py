@@ -3,7 +3,9 @@
 import dataclasses
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,10 +18,11 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
+from tqdm.auto import tqdm
 
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
-from modeling import open_rgb
+from modeling import ImageError, open_rgb
 
 
 @dataclass
@@ -69,6 +72,26 @@ class Split:
         return open_rgb(stored["path"] if stored["bytes"] is None else BytesIO(stored["bytes"]), name)
 
 
+def without_broken_images(split: Split) -> Split:
+    """Only the rows whose image can be decoded; a warning counts and names the others."""
+    problems = {}
+
+    def look(row: int) -> None:
+        try:
+            split.image(row)
+        except ImageError as error:
+            problems[row] = str(error)
+
+    with ThreadPoolExecutor() as threads:
+        rows = tqdm(range(len(split)), desc=f"looking for broken images in {split.name}", unit="image", leave=False)
+        list(threads.map(look, rows))
+    if not problems:
+        return split
+    first = " ".join(problems[row] for row in sorted(problems)[:3])
+    warnings.warn(f"{len(problems)} broken image(s) of {split.name} left out: {first}", stacklevel=2)
+    return split.select(np.array([row for row in range(len(split)) if row not in problems], dtype=int))
+
+
 def load_split(args, split: str, max_samples: int | None = None, with_soft_labels: bool = False) -> Split:
     """Load what `DataArguments` name; raises `ValueError` where the columns or class names do not fit."""
     rows = load_rows(args)
@@ -85,7 +108,8 @@ def load_split(args, split: str, max_samples: int | None = None, with_soft_label
     labels, class_names = _labels(rows, args.label_column_name)
     to_ours = np.array(affectnet_plus.match_expressions(class_names))
     soft_labels = _soft_labels(rows, args, to_ours) if with_soft_labels else None
-    return Split(split, images, to_ours[labels], soft_labels, ids[: len(rows)], names[: len(rows)], id_source)
+    loaded = Split(split, images, to_ours[labels], soft_labels, ids[: len(rows)], names[: len(rows)], id_source)
+    return without_broken_images(loaded) if args.dataset_name and args.on_error == "skip" else loaded
 
 
 def split_to_label(rows: datasets.Dataset, args) -> Split:

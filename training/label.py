@@ -32,7 +32,7 @@ from affectnet_plus import EXPRESSIONS, features
 from modeling import FusedConfig, ImageError
 from training.arguments import DataArguments, parse_arguments, stop, stop_at_image
 from training.checkpoints import written_beside
-from training.data import FaceDataset, Split, images_in, load_rows, load_split, split_to_label
+from training.data import FaceDataset, Split, images_in, load_rows, load_split, split_to_label, without_broken_images
 from training.fusion import fit_fusion, fused_model
 from training.metrics import js_divergence
 from training.write_release import METADATA, check_target, write_release
@@ -76,13 +76,6 @@ class LabelArguments:
         default=False,
         metadata={
             "help": "Let --ebc and --au look at each face and its mirror image: better scores at twice the time."
-        },
-    )
-    prior: str = field(
-        default="validation",
-        metadata={
-            "help": "What fused scores are calibrated to: the frequencies of the validation split, or 'balanced'.",
-            "choices": ["validation", "balanced"],
         },
     )
     per_device_batch_size: int = field(default=64, metadata={"help": "Faces per device and step."})
@@ -190,6 +183,10 @@ def find_folds(args) -> dict[int | None, dict[str, str]]:
         raise ValueError(f"--ebc {args.ebc} and --au {args.au} do not have the same folds: train both alike.")
     for kinds in found.values():
         FusedConfig(**{kind: AutoConfig.from_pretrained(path) for kind, path in kinds.items()})  # do they fit?
+    if len(priors := priors_of(found)) > 1:
+        raise ValueError(
+            f"--ebc and --au were trained with --prior {' and '.join(priors)}: train both alike to fuse them."
+        )
     return found
 
 
@@ -205,7 +202,7 @@ def load(data_args, args) -> tuple[list[Split], dict]:
     if args.image_dir:
         if not args.model:
             raise ValueError("--image_dir needs --model: there are no validation labels to fuse --ebc and --au on.")
-        return [first_rows(images_in(args.image_dir), args.max_samples)], {}
+        return [wanted_rows(images_in(args.image_dir), data_args, args)], {}
     rows = load_rows(data_args)
     if unknown := [name for name in args.splits if name not in rows]:
         raise ValueError(f"The dataset has no split {unknown[0]!r}, only {', '.join(rows)}: see --splits.")
@@ -215,15 +212,20 @@ def load(data_args, args) -> tuple[list[Split], dict]:
             "--write_release writes rows with one of the eight expressions, or none: not human_annotated_all."
         )
     ours = features(EXPRESSIONS)
-    known = {
-        name: rows[name].select_columns([c for c in METADATA if rows[name].features.get(c) == ours[c]])
-        for name in names
-    }
-    return [first_rows(split_to_label(rows[name], data_args), args.max_samples) for name in names], known
+    splits, known = [], {}
+    for name in names:
+        every = split_to_label(rows[name], data_args)
+        splits.append(wanted_rows(every, data_args, args))
+        columns = [c for c in METADATA if rows[name].features.get(c) == ours[c]]
+        known[name] = rows[name].select_columns(columns).select(np.flatnonzero(np.isin(every.ids, splits[-1].ids)))
+    return splits, known
 
 
-def first_rows(split: Split, max_samples: int | None) -> Split:
-    return split if max_samples is None else split.select(np.arange(min(max_samples, len(split))))
+def wanted_rows(split: Split, data_args, args) -> Split:
+    if args.max_samples is not None:
+        split = split.select(np.arange(min(args.max_samples, len(split))))
+    of_release = not (data_args.dataset_name or args.image_dir)  # has been looked through when it was indexed
+    return split if of_release or data_args.on_error == "raise" else without_broken_images(split)
 
 
 def plan_shards(
@@ -274,6 +276,11 @@ def experts_of(folds: dict) -> list:
     return [part for c in configs for part in ((c.ebc, c.au) if hasattr(c, "ebc") else (c,))]
 
 
+def priors_of(folds: dict) -> list[str]:
+    """What the experts' scores are calibrated to (--prior), each once."""
+    return sorted({record["prior"] for part in experts_of(folds) for record in part.training.values()})
+
+
 def warn_of_seen_rows(folds: dict, seen: list[str]) -> None:
     if None in folds and seen:
         tqdm.write(
@@ -296,7 +303,6 @@ def label_settings(data_args, args, splits: list[Split], folds: dict, accelerato
         "splits": rows,
         "experts_sha256": experts,
         "mirrored": args.mirrored,
-        "prior": args.prior,
         "eval_split": data_args.eval_split_name,
         "mixed_precision": accelerator.mixed_precision,
         "rows_per_file": args.rows_per_file,
@@ -332,7 +338,8 @@ def fuse(accelerator, args, kinds: dict, evaluation: Split, target: Path) -> Non
     scores = gather_object([predict(accelerator, args, model, evaluation, rows, f"fusing {target.name}")])
     ebc_logits, au_logits = (np.concatenate([s[key] for s in scores]) for key in ("ebc_logits", "au_expert_logits"))
     if accelerator.is_main_process:  # also because transformers saves on the first rank only
-        fit_fusion(model, ebc_logits, au_logits, evaluation.labels, args.prior)
+        (prior,) = priors_of({None: kinds})
+        fit_fusion(model, ebc_logits, au_logits, evaluation.labels, prior)
         with written_beside(target) as folder:
             model.cpu().save_pretrained(folder)
     accelerator.wait_for_everyone()
