@@ -30,15 +30,17 @@ from affectnet_plus import EXPRESSIONS
 from modeling import mixed_log_odds
 from synthetic import synthesize
 from training.arguments import DataArguments
+from training.calibration import fit_calibration
 from training.data import FaceDataset, Split, load_split, read_soft_labels
 from training.experts import predict
-from training.fusion import fit_fusion
+from training.fusion import fit_fusion, fused_model
 from training.label import DECIMALS
 from training.metrics import SoftLabels
 
 TRAINING = Path(__file__).parents[1] / "training"
 RESULTS = Path(__file__).parent / "results"
 FOLDS = 2
+PARTS = 10  # of validation: what is fitted on nine of them is measured on the tenth
 # Start networks: epochs, peak learning rate, and which one it goes on from (None: from nothing). The first three start
 # the EBC's classifiers, the last the AU experts. Experts: steps and peak learning rate.
 RECIPES = {
@@ -71,11 +73,12 @@ ROWS = {  # of the tables
     "au": "AU experts alone",
     "uncalibrated": "fused, without calibration",
     "fused": "**fused**",
-    "fused_halves": "fused, fitted on the other half of the rows",
+    "fused_on_the_same": "fused, fitted on the rows measured",
     "seen": "fused, not cross-fitted",
     "cross_fitted": "**fused, cross-fitted**",
 }
 FIGURES = {"mae": "MAE", "js": "JS", "top1": "top-1", "top2": "top-2", "spearman": "Spearman", "ece": "ECE"}
+FIGURES |= {"ece_labels": "ECE to the human label"}
 
 
 def main():
@@ -118,20 +121,21 @@ def measure(args) -> None:
     }
     kinds = run.experts("all", [])
     labels = run.label("all", kinds)
-    uncalibrated = folder / "all" / "uncalibrated"
-    if not uncalibrated.exists():
-        write_uncalibrated(labels / "model", uncalibrated)
-    run.label("all", {"model": uncalibrated}, name="labels-uncalibrated")
+    model = AutoModelForImageClassification.from_pretrained(labels / "model")
+    views = log_odds_of(model, evaluation, args.mixed_precision)
+    fused = fused_model(model.ebc, model.au, mirrored=True)
+    everything = np.arange(len(evaluation))
     outputs = [start_outputs(start, evaluation) for start in run.starts("all", [])]
     result["validation"] = {
         **references(evaluation),
         "softmax": figures(softmax(outputs[-1], axis=1), evaluation),
-        "softmax_temperature": figures(softmax(cooled(outputs[-1], evaluation.labels), axis=1), evaluation),
+        "softmax_temperature": figures(held_out(cooled, evaluation, outputs[-1])["softmax"], evaluation),
         "starts": figures(np.mean([softmax(o, axis=1) for o in outputs], axis=0), evaluation),
-        **{name: figures(read_soft_labels(labels, evaluation, name), evaluation) for name in ("ebc", "au")},
-        "uncalibrated": figures(read_soft_labels(folder / "all" / "labels-uncalibrated", evaluation), evaluation),
-        "fused": figures(read_soft_labels(labels, evaluation), evaluation),
-        "fused_halves": figures(fused_by_halves(labels, evaluation), evaluation),
+        "uncalibrated": figures(scores_of(fused, views, everything)["fused"], evaluation),
+        **{
+            name: figures(scores, evaluation) for name, scores in held_out(calibrated, evaluation, fused, views).items()
+        },
+        "fused_on_the_same": figures(read_soft_labels(labels, evaluation), evaluation),
     }
     if not args.skip_folds:
         result["train"] = measure_folds(run, data, recipe["label_rows"])
@@ -244,9 +248,10 @@ def with_truth(split: Split, data: list) -> Split:
 
 def figures(scores: np.ndarray, split: Split) -> dict[str, float]:
     """Of scores rounded as label.py does it: rows with ties and rows without have other rank correlations."""
-    metric = SoftLabels(keep_in_memory=True)
-    result = metric.compute(predictions=scores.round(DECIMALS).tolist(), references=split.soft_labels.tolist())
-    return {name: round(value, 5) for name, value in result.items()}
+    metric, scores = SoftLabels(keep_in_memory=True), scores.round(DECIMALS).tolist()
+    result = metric.compute(predictions=scores, references=split.soft_labels.tolist())
+    of_labels = metric.compute(predictions=scores, references=np.eye(len(EXPRESSIONS))[split.labels].tolist())
+    return {name: round(value, 5) for name, value in (result | {"ece_labels": of_labels["ece"]}).items()}
 
 
 def references(split: Split) -> dict:
@@ -277,40 +282,62 @@ class Mirrored(Dataset):
         return {"pixel_values": self.faces[row]["pixel_values"].flip(2)}
 
 
-def cooled(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Divided by the temperature under which the human labels are most likely."""
-
-    def loss(temperature):
-        return -log_softmax(outputs / temperature, axis=1)[np.arange(len(labels)), labels].mean()
-
-    return outputs / minimize_scalar(loss, bounds=(0.2, 5), method="bounded").x
-
-
-def fused_by_halves(labels: Path, split: Split) -> np.ndarray:
-    """(rows, 8) fused scores of rows on which the fusion was not fitted; the experts are as label.py has them."""
-    model = AutoModelForImageClassification.from_pretrained(labels / "model")
-    smallest = 0.5 * 10**-DECIMALS  # scores were rounded
-    ebc, au = (logit(read_soft_labels(labels, split, kind).clip(smallest, 1 - smallest)) for kind in ("ebc", "au"))
-    halves = np.random.default_rng(0).permutation(len(split)) % 2
-    scores = np.zeros_like(ebc)
-    for half in (0, 1):
-        own, other = halves == half, halves != half
-        fit_fusion(model, ebc[other], au[other], split.labels[other], "validation")
-        weights = torch.tensor([model.config.ebc_weights[name] for name in EXPRESSIONS], dtype=torch.float64)
-        mixed = mixed_log_odds(torch.from_numpy(ebc[own]), torch.from_numpy(au[own]), weights)
-        scores[own] = model.calibrate(mixed).sigmoid().numpy()
+def held_out(fit, split: Split, *inputs) -> dict[str, np.ndarray]:
+    """Scores (rows, 8) by `fit(labels, fitting, measured, *inputs)`, which fits on a part of the rows and gives scores
+    for the others: each row is measured once, and never fitted on."""
+    parts = np.random.default_rng(0).permutation(len(split)) % PARTS
+    scores = {}
+    for part in range(PARTS):
+        measured = np.flatnonzero(parts == part)
+        for name, values in fit(split.labels, np.flatnonzero(parts != part), measured, *inputs).items():
+            scores.setdefault(name, np.zeros((len(split), len(EXPRESSIONS))))[measured] = values
     return scores
 
 
-def write_uncalibrated(model: Path, target: Path) -> None:
-    """The fused model before anything was fitted on validation: equal weights, no temperatures, no shifts."""
-    model = AutoModelForImageClassification.from_pretrained(model)
-    config = model.config
-    config.ebc_weights, config.calibration = {}, {}
-    config.ebc.calibration, config.au.calibration = {}, {}
+def cooled(labels: np.ndarray, fitting: np.ndarray, measured: np.ndarray, outputs: np.ndarray) -> dict:
+    """A classifier's scores, divided by the temperature under which the human labels are most likely."""
+
+    def loss(temperature):
+        return -log_softmax(outputs[fitting] / temperature, axis=1)[np.arange(len(fitting)), labels[fitting]].mean()
+
+    temperature = minimize_scalar(loss, bounds=(0.2, 5), method="bounded").x
+    return {"softmax": softmax(outputs[measured] / temperature, axis=1)}
+
+
+def calibrated(labels: np.ndarray, fitting: np.ndarray, measured: np.ndarray, model, views: list[dict]) -> dict:
+    """Scores of both experts and fused: calibrated and weighted as train_ebc.py, train_au.py and label.py do it."""
+    for i, name in enumerate(EXPRESSIONS):
+        is_expression = labels[fitting] == i
+        for expert, log_odds in ((model.ebc, views[0]["ebc"][fitting, i]), (model.au, views[0]["au"][fitting, i])):
+            expert.config.calibration[name] = fit_calibration(log_odds, is_expression, "validation")
+    fitted = scores_of(model, views, fitting)
+    fit_fusion(model, logit(fitted["ebc"]), logit(fitted["au"]), labels[fitting], "validation")
+    return scores_of(model, views, measured)
+
+
+def log_odds_of(model, split: Split, precision: str) -> list[dict[str, np.ndarray]]:
+    """Of the faces and of their mirror images: "ebc" (rows, 8, classifiers), "au" (rows, 8, 1). The model's experts
+    forget what they were calibrated to."""
     for expert in (model.ebc, model.au):
         expert.config.calibration = {}
-    model.save_pretrained(target)
+    views = [{"ebc": [], "au": []}, {"ebc": [], "au": []}]
+    accelerator = Accelerator(cpu=True, mixed_precision=precision)
+    for batch in DataLoader(FaceDataset(split, model.image_processor), 64):
+        for view, pixel_values in zip(views, (batch["pixel_values"], batch["pixel_values"].flip(3)), strict=True):
+            with torch.no_grad(), accelerator.autocast():
+                view["ebc"].append(model.ebc(pixel_values).classifier_logits.double().numpy())
+                view["au"].append(model.au(pixel_values).logits[..., None].double().numpy())
+    return [{kind: np.concatenate(values) for kind, values in view.items()} for view in views]
+
+
+def scores_of(model, views: list[dict], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """ "ebc", "au", "fused", (rows, 8) each, as the model combines log-odds under its present config."""
+    ebc, au = (torch.from_numpy(np.stack([view[kind][rows] for view in views])) for kind in ("ebc", "au"))
+    ebc = torch.stack([model.ebc.combine(view) for view in ebc]).mean(dim=0)
+    au = torch.stack([model.au.calibrate(view[..., 0]) for view in au]).mean(dim=0)
+    weights = ebc.new_tensor([model.config.ebc_weights.get(name, 0.5) for name in EXPRESSIONS])
+    fused = mixed_log_odds(ebc, au, weights)
+    return {name: values.sigmoid().numpy() for name, values in (("ebc", ebc), ("au", au), ("fused", fused))}
 
 
 def print_tables(yardstick: str) -> None:
