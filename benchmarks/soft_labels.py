@@ -18,7 +18,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from scipy.optimize import minimize_scalar
@@ -31,7 +30,7 @@ from modeling import mixed_log_odds
 from synthetic import synthesize
 from training.arguments import DataArguments
 from training.calibration import fit_calibration
-from training.data import FaceDataset, Split, load_split, read_soft_labels
+from training.data import FaceDataset, Split, known_truth, load_split, read_soft_labels
 from training.experts import predict
 from training.fusion import fit_fusion, fused_model
 from training.label import DECIMALS
@@ -238,11 +237,7 @@ def data_arguments(data: list) -> DataArguments:
 
 def with_truth(split: Split, data: list) -> Split:
     """FER+ holds the votes as its soft label; of a synthetic release, whose own are made up, take the intensities."""
-    if data[0] == "--data_dir":
-        truth = pq.read_table(Path(data[1]) / "ground_truth.parquet").to_pandas()
-        truth = truth[truth["split"] == split.name].assign(image_id=lambda rows: rows["image_id"].astype(str))
-        columns = [f"intensity_{name}" for name in EXPRESSIONS]
-        split.soft_labels = truth.set_index("image_id").loc[split.ids, columns].to_numpy(np.float64)
+    split.soft_labels, _ = known_truth(split, data[1] if data[0] == "--data_dir" else None)
     return split
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 
@@ -24,6 +25,8 @@ import affectnet_plus
 from affectnet_plus import EXPRESSIONS
 from modeling import ImageError, open_rgb
 
+METADATA = ("subset", "age", "gender", "ethnicity", "head_pose", "landmarks_68", "landmarks_29", "valence", "arousal")
+
 
 @dataclass
 class Split:
@@ -31,7 +34,8 @@ class Split:
 
     `ids` (N,) tell a row from all others of its split: `image_id` where there is such a column, else the name of the
     image file without its ending, else, where names are missing or come twice, the number of the row. `names` (N,) are
-    those names of files, and where they are missing the ids.
+    those names of files, and where they are missing the ids. `metadata` has what the rows have of our other columns
+    (`METADATA`), or is None.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Split:
     ids: np.ndarray
     names: np.ndarray
     id_source: str
+    metadata: datasets.Dataset | None = None
 
     def folds(self, num_folds: int) -> np.ndarray:
         """(N,) the fold of each row, 0 to `num_folds` - 1, by a hash of split and id that is the same everywhere."""
@@ -50,9 +55,11 @@ class Split:
 
     def select(self, rows: np.ndarray) -> "Split":
         soft_labels = None if self.soft_labels is None else self.soft_labels[rows]
-        images = self.images.select(rows)
+        metadata = None if self.metadata is None else self.metadata.select(rows)
         columns = {name: getattr(self, name)[rows] for name in ("labels", "ids", "names")}
-        return dataclasses.replace(self, images=images, soft_labels=soft_labels, **columns)
+        return dataclasses.replace(
+            self, images=self.images.select(rows), soft_labels=soft_labels, metadata=metadata, **columns
+        )
 
     def without_fold(self, fold: int, num_folds: int) -> "Split":
         return self.select(np.flatnonzero(self.folds(num_folds) != fold))
@@ -108,7 +115,8 @@ def load_split(args, split: str, max_samples: int | None = None, with_soft_label
     labels, class_names = _labels(rows, args.label_column_name)
     to_ours = np.array(affectnet_plus.match_expressions(class_names))
     soft_labels = _soft_labels(rows, args, to_ours) if with_soft_labels else None
-    loaded = Split(split, images, to_ours[labels], soft_labels, ids[: len(rows)], names[: len(rows)], id_source)
+    ids, names = ids[: len(rows)], names[: len(rows)]
+    loaded = Split(split, images, to_ours[labels], soft_labels, ids, names, id_source, _metadata(rows))
     return without_broken_images(loaded) if args.dataset_name and args.on_error == "skip" else loaded
 
 
@@ -129,7 +137,7 @@ def split_to_label(rows: datasets.Dataset, args) -> Split:
         of_name[of_expression] = affectnet_plus.match_expressions([names[i] for i in of_expression])
         labels = of_name[[place.get(value, -1) for value in values]]
     images = _images(rows, args)
-    return Split(str(rows.split), images, labels, None, *_ids_and_names(rows, images))
+    return Split(str(rows.split), images, labels, None, *_ids_and_names(rows, images), _metadata(rows))
 
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -181,6 +189,12 @@ def _images(rows: datasets.Dataset, args) -> datasets.Dataset:
             f"Column {args.image_column_name!r} of {rows.split} has {nulls} rows without an image: leave them out."
         )
     return rows.select_columns(args.image_column_name).cast_column(args.image_column_name, datasets.Image(decode=False))
+
+
+def _metadata(rows: datasets.Dataset) -> datasets.Dataset | None:
+    ours = affectnet_plus.features()
+    held = [name for name in METADATA if rows.features.get(name) == ours[name]]
+    return rows.select_columns(held) if held else None
 
 
 def _check_column(rows: datasets.Dataset, flag: str, args) -> None:
@@ -240,6 +254,17 @@ def _soft_labels(rows: datasets.Dataset, args, to_ours: np.ndarray) -> np.ndarra
     ours = np.zeros((len(rows), len(EXPRESSIONS)))
     ours[:, to_ours] = np.array(values, dtype=np.float64)
     return ours
+
+
+def known_truth(split: Split, data_dir: str | None) -> tuple[np.ndarray | None, str]:
+    """(rows, 8) what is known of how far each expression is present, or None, and what to call it: the true intensities
+    of a synthetic release, else the dataset's own soft labels."""
+    file = Path(data_dir or "") / "ground_truth.parquet"
+    if not (data_dir and file.is_file()):
+        return split.soft_labels, "" if split.soft_labels is None else "the dataset's soft label"
+    table = pq.read_table(file, filters=[("split", "==", split.name)]).to_pandas()
+    table = table.set_index(table["image_id"].astype(str))
+    return table.loc[split.ids, [f"intensity_{name}" for name in EXPRESSIONS]].to_numpy(np.float64), "true intensity"
 
 
 def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> np.ndarray:
@@ -307,8 +332,11 @@ class FaceDataset(Dataset):
     def __init__(self, split: Split, image_processor, targets: np.ndarray | None = None):
         self.split = split
         self.image_processor = image_processor
-        self.augmentation = augmentation(image_processor)
         self.targets = None if targets is None else torch.from_numpy(targets)
+
+    @cached_property
+    def augmentation(self) -> v2.Compose:
+        return augmentation(self.image_processor)
 
     def __len__(self) -> int:
         return len(self.split)

@@ -304,11 +304,12 @@ def _auroc(target: np.ndarray, present_from: float, log_odds: np.ndarray) -> flo
 
 
 @torch.no_grad()
-def predict(accelerator: Accelerator, model, loader) -> np.ndarray:
-    """What `model` puts out, or its `logits`, (N, ...), over the rows of all ranks in order."""
+def predict(accelerator: Accelerator, model, loader, description: str | None = None) -> np.ndarray:
+    """What `model` puts out, or its `logits`, (N, ...), over the rows of all ranks in order; a `description` shows a
+    progress bar."""
     model.eval()
     outputs = []
-    for batch in loader:
+    for batch in tqdm(loader, desc=description, disable=not (description and accelerator.is_local_main_process)):
         output = model(batch["pixel_values"])
         output = accelerator.gather_for_metrics(getattr(output, "logits", output))
         outputs.append(output.float().cpu().numpy())

@@ -28,14 +28,14 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from affectnet_plus import EXPRESSIONS, features
+from affectnet_plus import EXPRESSIONS
 from modeling import FusedConfig, ImageError
 from training.arguments import DataArguments, parse_arguments, stop, stop_at_image
 from training.checkpoints import written_beside
 from training.data import FaceDataset, Split, images_in, load_rows, load_split, split_to_label, without_broken_images
 from training.fusion import fit_fusion, fused_model
 from training.metrics import js_divergence
-from training.write_release import METADATA, check_target, write_release
+from training.write_release import check_target, write_release
 
 SCORES = ("ebc", "au", "soft_label")
 DECIMALS = 4  # as released
@@ -103,7 +103,7 @@ def main():
         accelerator = Accelerator(cpu=args.use_cpu, kwargs_handlers=[patience])
         folds = find_folds(args)
         with accelerator.main_process_first():  # the others find the cache
-            splits, metadata = load(data_args, args)
+            splits = load(data_args, args)
             evaluation = None if args.model else load_evaluation(data_args)
         settings = label_settings(data_args, args, splits, folds, accelerator)
         seen = seen_splits(splits, folds, settings)
@@ -143,7 +143,7 @@ def main():
         (output_dir / "README.md").write_text(card)
         report(output_dir, splits, evaluation)
         if args.write_release:
-            write_release(Path(args.write_release), splits, metadata, output_dir, show_progress=True)
+            write_release(Path(args.write_release), splits, output_dir, show_progress=True)
 
 
 def find_folds(args) -> dict[int | None, dict[str, str]]:
@@ -197,28 +197,20 @@ def load_evaluation(data_args) -> Split:
     return load_split(data_args, data_args.eval_split_name, with_soft_labels=True)
 
 
-def load(data_args, args) -> tuple[list[Split], dict]:
-    """The rows to label, and by split what else is known of them."""
+def load(data_args, args) -> list[Split]:
+    """The rows to label."""
     if args.image_dir:
         if not args.model:
             raise ValueError("--image_dir needs --model: there are no validation labels to fuse --ebc and --au on.")
-        return [wanted_rows(images_in(args.image_dir), data_args, args)], {}
+        return [wanted_rows(images_in(args.image_dir), data_args, args)]
     rows = load_rows(data_args)
     if unknown := [name for name in args.splits if name not in rows]:
         raise ValueError(f"The dataset has no split {unknown[0]!r}, only {', '.join(rows)}: see --splits.")
-    names = args.splits or list(rows)
     if args.write_release and data_args.dataset_config_name == "human_annotated_all":
         raise ValueError(
             "--write_release writes rows with one of the eight expressions, or none: not human_annotated_all."
         )
-    ours = features(EXPRESSIONS)
-    splits, known = [], {}
-    for name in names:
-        every = split_to_label(rows[name], data_args)
-        splits.append(wanted_rows(every, data_args, args))
-        columns = [c for c in METADATA if rows[name].features.get(c) == ours[c]]
-        known[name] = rows[name].select_columns(columns).select(np.flatnonzero(np.isin(every.ids, splits[-1].ids)))
-    return splits, known
+    return [wanted_rows(split_to_label(rows[name], data_args), data_args, args) for name in args.splits or rows]
 
 
 def wanted_rows(split: Split, data_args, args) -> Split:

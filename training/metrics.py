@@ -3,9 +3,19 @@
 import datasets
 import evaluate
 import numpy as np
-from scipy.spatial.distance import jensenshannon
-from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score, roc_auc_score, top_k_accuracy_score
+import torch
+from scipy.spatial.distance import cosine, jensenshannon
+from scipy.stats import entropy, rankdata
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    confusion_matrix,
+    f1_score,
+    recall_score,
+    roc_auc_score,
+    root_mean_squared_error,
+    top_k_accuracy_score,
+)
 
 
 class OneVsRest(evaluate.Metric):
@@ -45,6 +55,72 @@ class OneVsRest(evaluate.Metric):
         return result
 
 
+class HumanLabels(evaluate.Metric):
+    """How often one predicted expression is the human label (scikit-learn).
+
+    `predictions` and `references`: (N,) indices into `expressions`. Returns `accuracy`, `macro_f1` (mean over those
+    expressions that `references` hold), `recall` ({expression: float}, NaN for one they do not hold) and `confusion`
+    (rows: references, columns: predictions; counts).
+    """
+
+    def __init__(self, expressions: list[str], **kwargs):
+        self.expressions = list(expressions)
+        super().__init__(**kwargs)
+
+    def _info(self):
+        index = datasets.Value("int64")
+        return evaluate.MetricInfo(
+            description=self.__doc__,
+            citation="",
+            inputs_description="",
+            features=datasets.Features({"predictions": index, "references": index}),
+        )
+
+    def _compute(self, predictions, references):
+        held = np.unique(references)
+        every = np.arange(len(self.expressions))
+        recall = recall_score(references, predictions, labels=every, average=None, zero_division=np.nan)
+        return {
+            "accuracy": float(accuracy_score(references, predictions)),
+            "macro_f1": float(f1_score(references, predictions, labels=held, average="macro", zero_division=0)),
+            "recall": dict(zip(self.expressions, recall.tolist(), strict=True)),
+            "confusion": confusion_matrix(references, predictions, labels=every).tolist(),
+        }
+
+
+class ValenceArousal(evaluate.Metric):
+    """How near valence and arousal are to the annotated ones.
+
+    `predictions` and `references`: (N, 2), valence and arousal in [-1, 1]; a reference that is NaN is left out. Returns
+    for `valence` and for `arousal`: `ccc` (Lin's concordance; torchmetrics), `rmse` (scikit-learn), `sign_agreement`
+    (share of the rows whose signs are equal, as in AffectNet, Mollahosseini et al., 2017) and `rows`; NaN without rows.
+    """
+
+    def _info(self):
+        pair = datasets.List(datasets.Value("float64"))
+        return evaluate.MetricInfo(
+            description=self.__doc__,
+            citation="",
+            inputs_description="",
+            features=datasets.Features({"predictions": pair, "references": pair}),
+        )
+
+    def _compute(self, predictions, references):
+        from torchmetrics.functional import concordance_corrcoef  # seconds to import, and nothing else needs it
+
+        result = {}
+        for i, name in enumerate(("valence", "arousal")):
+            ours, theirs = np.array(predictions, dtype=float)[:, i], np.array(references, dtype=float)[:, i]
+            known = ~np.isnan(theirs)
+            ours, theirs = ours[known], theirs[known]
+            result[name] = dict.fromkeys(("ccc", "rmse", "sign_agreement"), float("nan")) | {"rows": int(known.sum())}
+            if known.any():
+                result[name]["ccc"] = float(concordance_corrcoef(torch.from_numpy(ours), torch.from_numpy(theirs)))
+                result[name]["rmse"] = float(root_mean_squared_error(theirs, ours))
+                result[name]["sign_agreement"] = float((np.sign(ours) == np.sign(theirs)).mean())
+        return result
+
+
 class SoftLabels(evaluate.Metric):
     """How near soft labels are to the true ones.
 
@@ -53,6 +129,9 @@ class SoftLabels(evaluate.Metric):
 
     - `mae`: absolute error of the scores as they are, over all expressions.
     - `js`: Jensen-Shannon divergence in nats of the distributions (scores divided by their sum; scipy).
+    - `kl`: Kullback-Leibler divergence in nats of the true distribution from the predicted one, whose shares count as
+      at least 1e-6 (scipy).
+    - `cosine`: cosine similarity of the scores as they are (scipy).
     - `top1`, `top2`: the expression that is strongest in truth has the highest, or one of the two highest, scores
       (scikit-learn).
     - `spearman`: rank correlation of a row's C scores with its C true ones, ties at their mean rank; rows whose scores
@@ -82,6 +161,8 @@ class SoftLabels(evaluate.Metric):
         return {
             "mae": float(np.abs(scores - truth).mean()),
             "js": js_divergence(scores, truth),
+            "kl": float(np.mean(entropy(truth, (scores / scores.sum(axis=1, keepdims=True)).clip(1e-6), axis=1))),
+            "cosine": float(np.mean([1 - cosine(*pair) for pair in zip(scores, truth, strict=True)])),
             **hits,
             "spearman": _mean_spearman(scores, truth),
             "ece": float(np.mean([_calibration_error(*column, self.bins) for column in columns])),

@@ -12,17 +12,15 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pyarrow.parquet as pq
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from transformers import pipeline
 
 from affectnet_plus import EXPRESSIONS
 from modeling import load_rgb
+from training import figures
 from training.arguments import DataArguments, parse_arguments, stop
-from training.data import Split, load_split
-
-PREDICTION, TRUTH = "#0072B2", "#E69F00"  # Okabe and Ito's blue and orange, told apart by colour-blind people
+from training.data import known_truth, load_split
 
 
 @dataclass
@@ -42,7 +40,8 @@ def main():
     except (ValueError, OSError) as error:
         stop(error)
     rows = choose_rows(split.labels, args.num_faces, np.random.default_rng(args.seed))
-    truths, truth_name = known_truth(split, rows, data_args.data_dir)
+    truth, truth_name = known_truth(split, data_args.data_dir)
+    truths = [None] * len(rows) if truth is None else list(truth[rows])
     faces = own + [split.image(row) for row in rows]
     titles = [Path(path).name for path in args.images] + [f"labelled {EXPRESSIONS[split.labels[r]]}" for r in rows]
     predictions = pipeline("soft-fer", model=args.model)(faces, batch_size=16)
@@ -64,18 +63,6 @@ def choose_rows(labels: np.ndarray, number: int, rng: np.random.Generator) -> li
     return sorted(range(len(labels)), key=lambda row: (turn[row], labels[row]))[:number]
 
 
-def known_truth(split: Split, rows: list[int], data_dir: str | None) -> tuple[list, str]:
-    """What is known of the rows' expressions, (8,) each or None, and what to call it."""
-    file = Path(data_dir or "") / "ground_truth.parquet"
-    if data_dir and file.is_file():
-        table = pq.read_table(file, filters=[("split", "==", split.name)]).to_pandas().set_index("image_id")
-        ids = [int(Path(split.stored(row)["path"]).stem) for row in rows]
-        return list(table.loc[ids, [f"intensity_{name}" for name in EXPRESSIONS]].to_numpy()), "true intensity"
-    if split.soft_labels is None:
-        return [None] * len(rows), ""
-    return list(split.soft_labels[rows]), "the dataset's soft label"
-
-
 def draw(faces, titles, predictions, truths, truth_name: str) -> Figure:
     columns = min(6, len(faces))
     rows = -(-len(faces) // columns)
@@ -89,15 +76,15 @@ def draw(faces, titles, predictions, truths, truth_name: str) -> Figure:
         picture.set_axis_off()
         picture.set_title(title, fontsize=9)
         scores = [prediction["soft_label"].get(name, 0) for name in EXPRESSIONS]
-        bars.barh(places - (0.2 if truth is not None else 0), scores, 0.4, color=PREDICTION)
+        bars.barh(places - (0.2 if truth is not None else 0), scores, 0.4, color=figures.BLUE)
         if truth is not None:
-            bars.barh(places + 0.2, truth, 0.4, color=TRUTH)
+            bars.barh(places + 0.2, truth, 0.4, color=figures.ORANGE)
         bars.set_yticks(places, EXPRESSIONS, fontsize=8)
         bars.set_xlim(0, 1)
         bars.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=7)
         bars.invert_yaxis()
         bars.spines[["top", "right"]].set_visible(False)
-    patches = [plt.Rectangle((0, 0), 1, 1, color=color) for color in (PREDICTION, TRUTH)]
+    patches = [plt.Rectangle((0, 0), 1, 1, color=color) for color in (figures.BLUE, figures.ORANGE)]
     figure.legend(patches, ["predicted soft label", truth_name], loc="outside lower center", ncols=2, frameon=False)
     return figure
 

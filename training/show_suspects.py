@@ -8,9 +8,7 @@ margin between the highest score and that of the human label. The same table lie
 holds thumbnails of the faces: keep pages of restricted faces to yourself.
 """
 
-import base64
 import html
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,31 +17,19 @@ import pandas as pd
 
 from affectnet_plus import EXPRESSIONS
 from modeling import ImageError
+from training import pages
 from training.arguments import DataArguments, parse_arguments, stop
 from training.data import Split, load_rows, read_soft_labels, split_to_label
 
-_THUMBNAIL = 112  # pixels
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Suspect labels</title>
-<style>
-body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem auto; max-width: 78rem; padding: 0 1rem; color: #1a1a1a }}
-table {{ border-collapse: collapse; width: 100% }}
-th, td {{ text-align: left; vertical-align: top; padding: .5rem .6rem; border-bottom: 1px solid #ddd }}
-th {{ position: sticky; top: 0; background: #fff }}
-td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums }}
-img {{ width: {size}px; height: {size}px; object-fit: cover; display: block }}
-.bars {{ display: grid; grid-template-columns: 5.2rem 1fr 2.4rem; gap: .1rem .4rem; font-size: 12px; min-width: 15rem }}
-.bars span:nth-child(3n) {{ text-align: right; font-variant-numeric: tabular-nums }}
-.bar {{ background: #0072B2; height: .75rem; align-self: center }} .human .bar, .bar.human {{ background: #E69F00 }}
-.key {{ display: inline-block; width: .8rem; height: .8rem; vertical-align: -1px }}
-@media (max-width: 46rem) {{ thead {{ display: none }} tr {{ display: grid; grid-template-columns: {size}px 1fr;
-  border-bottom: 1px solid #ddd; padding: .6rem 0 }} td {{ border: 0; padding: .1rem .6rem }}
-  td:first-child {{ grid-row: 1 / 6; padding: 0 }} td.number {{ text-align: left }}
-  td:last-child {{ grid-column: 1 / 3; padding: .3rem 0 }}
-  td[data-name]::before {{ content: attr(data-name) " "; color: #666 }} .bars {{ min-width: 0 }} }}
-</style>
-<h1>Suspect labels</h1>
+_STYLE = """
+table { width: 100% } th { position: sticky; top: 0; background: #fff } .bars { min-width: 15rem }
+@media (max-width: 46rem) { thead { display: none } tr { display: grid; grid-template-columns: 112px 1fr;
+  border-bottom: 1px solid #ddd; padding: .6rem 0 } td { border: 0; padding: .1rem .6rem }
+  td:first-child { grid-row: 1 / 6; padding: 0 } td.number { text-align: left }
+  td:last-child { grid-column: 1 / 3; padding: .3rem 0 }
+  td[data-name]::before { content: attr(data-name) " "; color: #666 } .bars { min-width: 0 } }
+"""
+_BODY = """<h1>Suspect labels</h1>
 <p>The {shown} of {all} labelled rows of <b>{split}</b> whose human label the experts deny most: it ranks lowest
 among the eight scores and is furthest below the highest. A suspect is not a mistake yet: look at the face.<br>
 <span class="key" style="background:#0072B2"></span> score of an expression
@@ -51,8 +37,7 @@ among the eight scores and is furthest below the highest. A suspect is not a mis
 <table><thead><tr><th>face<th>image<th>human label<th>experts<th class="number">rank<th class="number">margin
 <th>soft label</tr></thead><tbody>
 {rows}
-</tbody></table></html>
-"""
+</tbody></table>"""
 
 
 @dataclass
@@ -104,27 +89,15 @@ def suspects(split: Split, soft_label: np.ndarray, number: int) -> tuple[pd.Data
 
 
 def page(split: Split, soft_label: np.ndarray, table: pd.DataFrame, labelled: int) -> str:
-    rows = []
-    for row in table.itertuples():
-        face = split.image(row.row)
-        face.thumbnail((2 * _THUMBNAIL, 2 * _THUMBNAIL))  # sharp on dense screens, too
-        buffer = io.BytesIO()
-        face.save(buffer, "JPEG", quality=80)
-        source = base64.b64encode(buffer.getvalue()).decode()
-        bars = "".join(
-            f'<span>{name}</span><span class="bar{" human" if name == row.human_label else ""}" '
-            f'style="width:{100 * score:.1f}%"></span><span>{score:.2f}</span>'
-            for name, score in zip(EXPRESSIONS, soft_label[row.row], strict=True)
-        )
-        rows.append(
-            f'<tr><td><img alt="" src="data:image/jpeg;base64,{source}"><td>{html.escape(row.image_id)}'
-            f'<td data-name="human">{row.human_label}<td data-name="experts">{row.experts}'
-            f'<td class="number" data-name="rank">{row.rank}<td class="number" data-name="margin">{row.margin:.2f}'
-            f'<td><div class="bars">{bars}</div></tr>'
-        )
-    return _PAGE.format(
-        size=_THUMBNAIL, shown=len(table), all=f"{labelled:,}", split=html.escape(split.name), rows="\n".join(rows)
-    )
+    rows = [
+        f"<tr><td>{pages.face(split, row.row)}<td>{html.escape(row.image_id)}"
+        f'<td data-name="human">{row.human_label}<td data-name="experts">{row.experts}'
+        f'<td class="number" data-name="rank">{row.rank}<td class="number" data-name="margin">{row.margin:.2f}'
+        f"<td>{pages.bars(soft_label[row.row], row.human_label)}</tr>"
+        for row in table.itertuples()
+    ]
+    shown = {"shown": len(table), "all": f"{labelled:,}", "split": html.escape(split.name), "rows": "\n".join(rows)}
+    return pages.page("Suspect labels", _BODY.format(**shown), _STYLE)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from tqdm.auto import tqdm
 from affectnet_plus import ANGLES, ETHNICITIES, GENDERS
 from training.data import Split
 
-METADATA = ("age", "valence", "arousal", "gender", "ethnicity", "head_pose", "landmarks_68", "landmarks_29")
 _FOLDERS = {"train": "human_annotated/train_set", "validation": "human_annotated/validation_set"}
 _NO_HUMAN_LABEL = "no_human_annotated"
 _UNFINISHED = ".unfinished"  # never part of a release, so that an interrupted run does not look like one
@@ -32,12 +31,12 @@ def check_target(root: Path, splits: list[Split]) -> None:
         raise ValueError(f"--write_release {root} already holds something: name a new or empty folder.")
 
 
-def write_release(root: Path, splits: list[Split], metadata: dict, labels_dir: Path, show_progress: bool) -> None:
+def write_release(root: Path, splits: list[Split], labels_dir: Path, show_progress: bool) -> None:
     """Write `images/N.jpg` and `annotations/N.json` of every row, JPEG files byte for byte, others as JPEG.
 
     Rows with a human label go to `human_annotated`, the others to `no_human_annotated`. N is the row's id where all ids
     of a folder are numbers, and different ones; else rows are counted from 1, and `files.csv` says which is which.
-    `metadata`: {split: dataset} with those of our columns (`age`, `head_pose` ...) that are known; what is not is null.
+    What is not known of a row (`Split.metadata`) is null.
     """
     unfinished = root / _UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -64,7 +63,7 @@ def write_release(root: Path, splits: list[Split], metadata: dict, labels_dir: P
             for count, (split, row, row_id, made) in enumerate(rows, start=1):
                 number = int(row_id) if numbered else count
                 human = int(split.labels[row])
-                known = metadata[split.name][row] if split.name in metadata else {}
+                known = {} if split.metadata is None else split.metadata[row]
                 annotation = {
                     "human-label": human if human >= 0 else None,
                     "soft-label": [round(score, 4) for score in made["soft_label"]],

@@ -1,0 +1,128 @@
+"""The figures of the report, as SVG; told apart by colour-blind people, readable at the width of a phone."""
+
+import base64
+import io
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from affectnet_plus import EXPRESSIONS, SUBSETS
+
+BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"  # Okabe and Ito's, told apart by colour-blind people
+SUBSET_COLOURS = dict(zip(SUBSETS, (BLUE, "#56B4E9", ORANGE), strict=True))
+_STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "affectnet-plus"}
+
+
+def image_of(figure: Figure) -> str:
+    """The figure as the source of an <img>."""
+    FigureCanvasAgg(figure)
+    file = io.BytesIO()
+    with rc_context(_STYLE):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def confusion_matrix(confusion: np.ndarray) -> Figure:
+    """(8, 8) counts; each row as shares of the faces with that human label. Rows without faces stay empty."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(4.4, 4.2), layout="constrained")
+        axes = figure.subplots()
+        held = confusion.sum(axis=1, keepdims=True)
+        shares = np.divide(confusion, held, out=np.full(confusion.shape, np.nan), where=held > 0)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for i, j in np.ndindex(shares.shape):
+            if not np.isnan(shares[i, j]):
+                colour = "white" if shares[i, j] > 0.55 else "black" if shares[i, j] >= 0.005 else "#bbbbbb"
+                axes.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", color=colour, fontsize=8)
+        axes.set_xticks(range(len(EXPRESSIONS)), EXPRESSIONS, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(EXPRESSIONS)), EXPRESSIONS)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("human label")
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+    return figure
+
+
+def subset_shares(counts: np.ndarray) -> Figure:
+    """(8, 3) faces of each expression that are easy, challenging, difficult."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+        axes = figure.subplots()
+        places, left = np.arange(len(EXPRESSIONS)), np.zeros(len(EXPRESSIONS))
+        shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        for (name, colour), share in zip(SUBSET_COLOURS.items(), shares.T, strict=True):
+            axes.barh(places, share, left=left, color=colour, label=name, height=0.72)
+            for place, start, width in zip(places, left, share, strict=True):
+                if width >= 9:
+                    ink = "white" if colour == BLUE else "black"
+                    axes.text(start + width / 2, place, f"{width:.0f}", ha="center", va="center", fontsize=8, color=ink)
+            left += share
+        axes.set_yticks(places, [f"{name} ({n:,})" for name, n in zip(EXPRESSIONS, counts.sum(axis=1), strict=True)])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("% of the faces with that human label")
+        figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def reliability(score: np.ndarray, truth: np.ndarray, bins: int = 10) -> Figure:
+    """Of (N,) scores and truths of one expression: the mean truth where the score is about so much."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(2.3, 2.3), layout="constrained")
+        axes = figure.subplots()
+        place = np.minimum((score * bins).astype(int), bins - 1)
+        rows = np.bincount(place, minlength=bins)
+        held = rows > 0
+        means = [np.bincount(place, values, bins)[held] / rows[held] for values in (score, truth)]
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
+        axes.plot(*means, color=BLUE, linewidth=1.2)
+        axes.scatter(*means, s=8 + 80 * rows[held] / rows.max(), color=BLUE, zorder=3, clip_on=False)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_aspect("equal")
+        axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
+        axes.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
+        axes.set_xlabel("score")
+        axes.set_ylabel("truth")
+    return figure
+
+
+def valence_arousal_plane(points: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> Figure:
+    """(N, 2) annotated valence and arousal: where faces of a human label lie on average, and where those lie that the
+    model calls so."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(5.0, 5.0), layout="constrained")
+        axes = figure.subplots()
+        axes.scatter(*points.T, s=3, color="#cccccc", linewidths=0, rasterized=len(points) > 2000)
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        sides = {-1: [], 1: []}
+        for i, name in enumerate(EXPRESSIONS):
+            own, called = (points[of == i].mean(axis=0) if (of == i).any() else None for of in (labels, predicted))
+            if own is None:
+                continue
+            if called is not None:
+                axes.plot(*zip(own, called, strict=True), color=ORANGE, linewidth=1.5)
+                axes.scatter(*called, s=34, color=ORANGE, marker="D", zorder=4)
+            axes.scatter(*own, s=34, color=BLUE, zorder=5)
+            sides[1 if own[0] > points[:, 0].mean() else -1].append((own[1], own[0], name))
+        for side, texts in sides.items():
+            height = -np.inf
+            for y, x, name in sorted(texts):  # from below, none on top of another
+                height = max(y, height + 0.085)
+                text = axes.text(
+                    x + 0.05 * side, height, name, va="center", ha="left" if side > 0 else "right", zorder=6
+                )
+                text.set_path_effects([withStroke(linewidth=3, foreground="white")])
+        axes.scatter([], [], color=BLUE, label="mean of the human label")
+        axes.scatter([], [], color=ORANGE, marker="D", label="mean of what the model calls so")
+        axes.set_xlim(-1.02, 1.02)
+        axes.set_ylim(-1.02, 1.02)
+        axes.set_aspect("equal")
+        axes.set_xlabel("valence")
+        axes.set_ylabel("arousal")
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    return figure
