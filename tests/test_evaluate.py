@@ -1,0 +1,174 @@
+"""evaluate_model.py as people run it: figures, intervals, slices and the page, of our models and of other people's."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from runs import train
+from sklearn.metrics import accuracy_score, f1_score, recall_score
+from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+from affectnet_plus import EXPRESSIONS
+from modeling import SoftFerConfig, SoftFerForImageClassification
+from synthetic import synthesize
+from training import evaluate_model
+from training.arguments import DataArguments
+from training.data import known_truth, load_split
+from training.metrics import HumanLabels, SoftLabels, ValenceArousal
+from training.slices import interval, macro_f1_of, mean_of, slices_of
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """A release and an untrained model of ours."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    synthesize(folder / "AffectNet+", train=0, validation=133, seed=1, num_proc=1, image_size=40)
+    torch.manual_seed(0)
+    config = SoftFerConfig(backbone="test_vit", image_size=32, activation="softmax")
+    SoftFerForImageClassification(config).save_pretrained(folder / "ours")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(faces):
+    args = ["--data_dir", faces / "AffectNet+", "--model", faces / "ours", "--output_dir", "report"]
+    train(*args, "--per_device_batch_size", 16, script="evaluate_model.py", cwd=faces)
+    return faces / "report"
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+    """A model of somebody else's that numbers seven expressions."""
+    folder = tmp_path_factory.mktemp("theirs") / "vit"
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTForImageClassification(ViTConfig(image_size=32, patch_size=16, num_labels=7, **shape)).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def test_figures_are_those_of_the_written_predictions(report, faces):
+    table = pq.read_table(report / "predictions.parquet").to_pandas()
+    result = json.loads((report / "metrics.json").read_text())
+    split = load_split(DataArguments(data_dir=str(faces / "AffectNet+")), "validation", with_soft_labels=True)
+    assert table["image_id"].tolist() == split.ids.tolist() and result["rows"] == len(table) == len(split)
+    assert result["accuracy"] == pytest.approx(accuracy_score(table["label"], table["predicted"]), abs=1e-5)
+    f1 = f1_score(table["label"], table["predicted"], average="macro", labels=table["label"].unique())
+    assert result["macro_f1"] == pytest.approx(f1, abs=1e-5)
+    recall = recall_score(table["label"], table["predicted"], labels=EXPRESSIONS, average=None)
+    assert list(result["recall"].values()) == pytest.approx(recall.tolist())
+    assert np.sum(result["confusion"]) == len(table)
+    truth, name = known_truth(split, str(faces / "AffectNet+"))
+    assert result["truth"] == name == "true intensity"
+    soft = SoftLabels(keep_in_memory=True).compute(
+        predictions=np.stack(table["soft_label"]).tolist(), references=truth.tolist()
+    )
+    assert {key: result[key] for key in soft} == pytest.approx(soft, abs=1e-5)
+    for name in ("accuracy", "macro_f1", "js"):
+        low, high = result["intervals"][name]
+        assert low < result[name] < high
+
+
+def test_slices_cover_the_faces(report, faces):
+    slices = json.loads((report / "metrics.json").read_text())["slices"]
+    assert set(slices) == {"expression", "subset", "gender", "ethnicity", "age", "head pose"}
+    table = pq.read_table(report / "predictions.parquet").to_pandas()
+    for groups in slices.values():
+        assert sum(group["rows"] for group in groups.values()) == len(table)
+        right = sum(group["accuracy"] * group["rows"] for group in groups.values())
+        assert right == pytest.approx((table["label"] == table["predicted"]).sum(), abs=0.01)
+    split = load_split(DataArguments(data_dir=str(faces / "AffectNet+")), "validation")
+    rows = slices_of(split)["gender"]["female"]
+    scores = [split.metadata[int(row)]["gender"] for row in rows]
+    assert scores and all(score["female"] > score["male"] for score in scores)
+
+
+def test_page_holds_everything_itself(report):
+    page = (report / "report.html").read_text()
+    assert not re.search(r'(?:src|href)="(?!data:)', page) and "http" not in page
+    for title in ("What is taken for what", "Easy, challenging, difficult", "Most wrong", "Do scores mean", "Who is"):
+        assert title in page
+    assert page.count("data:image/jpeg") == 18 and page.count("data:image/svg+xml") == 4 + 1 + 8 + 1
+
+
+def test_two_processes_measure_what_one_measures(report, faces):
+    args = ["--data_dir", faces / "AffectNet+", "--model", faces / "ours", "--output_dir", "two"]
+    train(*args, "--per_device_batch_size", 9, script="evaluate_model.py", cwd=faces, processes=2)  # 133: ragged
+    one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (report, faces / "two"))
+    assert one["rows"] == two["rows"] and one["confusion"] == two["confusion"]
+    for name in ("accuracy", "macro_f1", "js", "kl", "mae", "cosine", "spearman", "ece"):
+        assert one[name] == pytest.approx(two[name], abs=1e-6)
+
+
+def test_model_of_somebody_else_stands_in_the_same_table(theirs, faces, report):
+    args = ["--data_dir", faces / "AffectNet+", "--model", theirs, "--output_dir", "theirs", "--num_faces", 0]
+    said = train(*args, script="evaluate_model.py", cwd=faces, expect=2)
+    assert "LABEL_0" in said and "--label_order" in said
+    train(*args, "--label_order", "fer2013", script="evaluate_model.py", cwd=faces)
+    result = json.loads((faces / "theirs/metrics.json").read_text())
+    assert result["expressions_not_known_to_the_model"] == ["contempt"]
+    assert result.keys() == json.loads((report / "metrics.json").read_text()).keys()
+    table = pq.read_table(faces / "theirs/predictions.parquet").to_pandas()
+    scores = np.stack(table["soft_label"])
+    assert (scores[:, -1] == 0).all() and scores.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    split = load_split(DataArguments(data_dir=str(faces / "AffectNet+")), "validation")
+    model = AutoModelForImageClassification.from_pretrained(theirs)
+    pixel_values = ViTImageProcessor.from_pretrained(theirs)(images=split.image(0), return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        angry, disgust, fear, happy, sad, surprise, neutral = model(pixel_values).logits.softmax(dim=1)[0].tolist()
+    expected = [neutral, happy, sad, surprise, fear, disgust, angry, 0]
+    assert scores[0] == pytest.approx(expected, abs=1e-5)
+    assert "does not know contempt" in (faces / "theirs/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--label_order", "happy", "sad"], "has 2 names"),
+        (["--model", "nowhere"], "--model nowhere is no folder with a model"),
+        (["--eval_split_name", "test"], "no split 'test'"),
+    ],
+)
+def test_bad_input_is_one_sentence(flags, says, faces, tmp_path, monkeypatch, capsys):
+    args = ["--data_dir", faces / "AffectNet+", "--model", faces / "ours", "--output_dir", tmp_path / "out", *flags]
+    monkeypatch.setattr(sys, "argv", ["evaluate_model.py", *map(str, args)])
+    with pytest.raises(SystemExit) as stopped:
+        evaluate_model.main()
+    assert stopped.value.code == 2 and says in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    held = 0
+    for seed in range(60):
+        low, high = interval(mean_of(rng.binomial(1, 0.7, 200).astype(float)), np.arange(200), seed)
+        held += low <= 0.7 <= high
+    assert 51 <= held <= 60
+    labels, predicted = rng.integers(0, 5, 300), rng.integers(0, 8, 300)
+    rows = np.arange(0, 300, 3)
+    expected = f1_score(labels[rows], predicted[rows], average="macro", labels=np.unique(labels[rows]))
+    assert macro_f1_of(predicted, labels)(rows[None])[0] == pytest.approx(expected)
+    assert interval(mean_of(np.ones(3)), np.arange(1)) is None
+
+
+def test_metrics_add_up_over_batches_and_leave_unknown_values_out():
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 7, 90), rng.integers(0, 8, 90)  # no contempt among the labels
+    metric = HumanLabels(EXPRESSIONS)
+    for part in range(0, 90, 25):
+        metric.add_batch(predictions=predicted[part : part + 25].tolist(), references=labels[part : part + 25].tolist())
+    result = metric.compute()
+    assert result["accuracy"] == pytest.approx((labels == predicted).mean()) and np.isnan(result["recall"]["contempt"])
+    annotated = rng.uniform(-1, 1, (200, 2))
+    said = annotated * 0.5 + 0.1
+    annotated[:50, 1] = np.nan
+    result = ValenceArousal(keep_in_memory=True).compute(predictions=said.tolist(), references=annotated.tolist())
+    x, y = said[:, 0], annotated[:, 0]
+    ccc = 2 * np.cov(x, y)[0, 1] / (x.var(ddof=1) + y.var(ddof=1) + (x.mean() - y.mean()) ** 2)
+    assert result["valence"]["ccc"] == pytest.approx(ccc, abs=1e-6) and result["arousal"]["rows"] == 150
+    assert result["valence"]["rmse"] == pytest.approx(np.sqrt(np.mean((x - y) ** 2)))
+    assert result["valence"]["sign_agreement"] == pytest.approx(np.mean((x > 0) == (y > 0)))

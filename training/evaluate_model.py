@@ -1,0 +1,192 @@
+#!/usr/bin/env python
+"""Measure a model, overall and by slices of the faces, and write a page to look at.
+
+    accelerate launch training/evaluate_model.py --data_dir R --model runs/soft_fer --output_dir runs/report
+    accelerate launch training/evaluate_model.py --data_dir R --model someone/fer-vit --output_dir runs/theirs
+
+Takes any of our models, and any image-classification model of the Hub whose classes are expressions: they are matched
+by name, or, where the model only numbers them, by --label_order. Writes metrics.json (figures with 95 % bootstrap
+intervals), predictions.parquet and report.html, which holds faces: keep pages of restricted faces to yourself.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import Accelerator
+from scipy.spatial.distance import jensenshannon
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+
+from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
+from modeling import ImageError, SoftLabelModel
+from training.arguments import DataArguments, parse_arguments, stop, stop_at_image
+from training.data import FaceDataset, Split, known_truth, load_split
+from training.experts import predict
+from training.metrics import HumanLabels, SoftLabels
+from training.report import write_report
+from training.slices import interval, macro_f1_of, mean_of, slices_of
+
+
+@dataclass
+class EvaluationArguments:
+    """What is measured."""
+
+    model: str = field(metadata={"help": "One of our models, or an image-classification model: folder or Hub id."})
+    output_dir: str = field(metadata={"help": "Folder for metrics.json, predictions.parquet and report.html."})
+    label_order: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "For a model that only numbers its classes: their names in order, or one of "
+            f"{', '.join(LABEL_ORDERS)}."
+        },
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with a model of the Hub."})
+    max_samples: int | None = field(default=None, metadata={"help": "Measure on the first N rows only."})
+    num_faces: int = field(default=6, metadata={"help": "Faces of each kind in the report; 0 for none."})
+    per_device_batch_size: int = field(default=64, metadata={"help": "Faces per device and step."})
+    dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that decode images, per device."})
+    use_cpu: bool = field(default=False, metadata={"help": "Run on the CPU even where there is an accelerator."})
+
+
+def main():
+    data_args, args = parse_arguments(DataArguments, EvaluationArguments, description=__doc__.split("\n\n")[0])
+    try:
+        accelerator = Accelerator(cpu=args.use_cpu)
+        model, image_processor, names = load_model(args)
+        with accelerator.main_process_first():  # the others find the cache
+            split = load_split(data_args, data_args.eval_split_name, args.max_samples, with_soft_labels=True)
+        truth, truth_name = known_truth(split, data_args.data_dir)
+    except (ValueError, OSError) as error:
+        stop(error)
+    loader = DataLoader(
+        FaceDataset(split, image_processor), args.per_device_batch_size, num_workers=args.dataloader_num_workers
+    )
+    try:
+        scores = predict(
+            accelerator, accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare(loader),
+            description="measuring",
+        )  # fmt: skip
+    except ImageError as error:
+        stop_at_image(error)
+    if not accelerator.is_main_process:
+        return
+    output_dir = Path(args.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    result = {
+        "model": Path(args.model).name if Path(args.model).exists() else args.model,
+        "expressions_not_known_to_the_model": [name for name in EXPRESSIONS if name not in names],
+        "data": Path(data_args.dataset_name or "AffectNet+").name,
+        "data_config": data_args.dataset_config_name or "default",
+        "split": split.name,
+        "truth": truth_name,
+        **measure(scores, split, truth),
+    }
+    (output_dir / "metrics.json").write_text(json.dumps(result, indent=1) + "\n")
+    pq.write_table(predictions(scores, split), output_dir / "predictions.parquet")
+    settings = {name: value for name, value in vars(args).items() if name not in ("model", "output_dir")}
+    settings |= {"processes": accelerator.num_processes, "mixed_precision": accelerator.mixed_precision}
+    write_report(output_dir / "report.html", result, scores, split, truth, args.num_faces, settings)
+    print(said(result), file=sys.stderr)
+    print(f"Report: {output_dir / 'report.html'}")
+
+
+def load_model(args) -> tuple[nn.Module, object, list[str]]:
+    """A network pixel_values (B, 3, H, W) -> scores (B, 8), its image processor, and the expressions it knows."""
+    try:
+        config = AutoConfig.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--model {args.model} is no folder with a model, and not to be had from the Hub: {reason}"
+        ) from error
+    model = AutoModelForImageClassification.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    names = [config.id2label[i] for i in range(len(config.id2label))]
+    if args.label_order:
+        order = args.label_order
+        names = list(LABEL_ORDERS[order[0]]) if len(order) == 1 and order[0] in LABEL_ORDERS else list(order)
+        if len(names) != len(config.id2label):
+            raise ValueError(
+                f"--label_order has {len(names)} names ({', '.join(names)}), {args.model} has "
+                f"{len(config.id2label)} classes."
+            )
+    try:
+        to_ours = match_expressions(names)
+    except ValueError as error:
+        raise ValueError(f"{error} Which classes {args.model} has can be said by --label_order.") from error
+    independent = isinstance(model, SoftLabelModel) or config.problem_type == "multi_label_classification"
+    processor = getattr(model, "image_processor", None) or AutoImageProcessor.from_pretrained(args.model)
+    return Scores(model, to_ours, independent), processor, [EXPRESSIONS[i] for i in to_ours]
+
+
+class Scores(nn.Module):
+    """Any image classifier as pixel_values (B, 3, H, W) -> (B, 8) scores in our order, 0 for what it does not know."""
+
+    def __init__(self, model: nn.Module, to_ours: list[int], independent: bool):
+        super().__init__()
+        self.model, self.to_ours, self.independent = model, to_ours, independent
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        logits = self.model(pixel_values).logits.float()
+        scores = logits.sigmoid() if self.independent else logits.softmax(dim=1)
+        ours = scores.new_zeros(len(scores), len(EXPRESSIONS))
+        ours[:, self.to_ours] = scores
+        return ours
+
+
+def measure(scores: np.ndarray, split: Split, truth: np.ndarray | None) -> dict:
+    """Figures of all rows, with intervals, and the few that make sense of small groups for each slice."""
+    predicted = scores.argmax(axis=1)
+    statistics = {
+        "accuracy": mean_of((predicted == split.labels).astype(float)),
+        "macro_f1": macro_f1_of(predicted, split.labels),
+    }
+    if truth is not None:
+        statistics["js"] = mean_of(jensenshannon(scores, truth, axis=1) ** 2)
+
+    def figures(rows: np.ndarray, names: list[str]) -> dict:
+        values = {name: round(float(statistics[name](rows[None])[0]), 5) for name in names}
+        return values | {"intervals": {name: interval(statistics[name], rows) for name in names}}
+
+    every = np.arange(len(split))
+    human = HumanLabels(EXPRESSIONS, keep_in_memory=True)
+    human = human.compute(predictions=predicted.tolist(), references=split.labels.tolist())
+    result = {"rows": len(split), **human, **figures(every, list(statistics))}
+    if truth is not None:
+        soft = SoftLabels(keep_in_memory=True).compute(predictions=scores.tolist(), references=truth.tolist())
+        result |= {name: round(value, 5) for name, value in soft.items()}
+    result["slices"] = {
+        by: {
+            name: {"rows": len(rows), **figures(rows, [s for s in statistics if by != "expression" or s != "macro_f1"])}
+            for name, rows in groups.items()
+        }
+        for by, groups in slices_of(split).items()
+    }
+    return result
+
+
+def predictions(scores: np.ndarray, split: Split) -> pa.Table:
+    return pa.table(
+        {
+            "split": [split.name] * len(split),
+            "image_id": pa.array(split.ids),
+            "label": [EXPRESSIONS[label] for label in split.labels],
+            "predicted": [EXPRESSIONS[best] for best in scores.argmax(axis=1)],
+            "soft_label": pa.FixedSizeListArray.from_arrays(scores.astype("float32").ravel(), len(EXPRESSIONS)),
+        }
+    )
+
+
+def said(result: dict) -> str:
+    names = [name for name in ("accuracy", "macro_f1", "js", "ece") if name in result]
+    return f"{result['rows']:,} faces of {result['split']}: " + ", ".join(f"{n} {result[n]:.4f}" for n in names)
+
+
+if __name__ == "__main__":
+    main()

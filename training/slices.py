@@ -1,0 +1,80 @@
+"""Groups of faces that a model may serve unequally, and how surely a figure of each is known."""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from affectnet_plus import ETHNICITIES, EXPRESSIONS, GENDERS, SUBSETS
+from training.data import Split
+
+RESAMPLES = 1000
+_AGES = (20, 35, 50, 65)
+
+
+def slices_of(split: Split) -> dict[str, dict[str, np.ndarray]]:
+    """{what faces are sliced by: {slice: its rows}}, of whatever is known of the faces; rows that lack it are in none.
+
+    Head pose goes by thirds of |yaw|, as its unit is not documented.
+    """
+    found = {"expression": _groups(split.labels, EXPRESSIONS)}
+    known = {} if split.metadata is None else split.metadata.features
+
+    def column(name: str) -> list:
+        return split.metadata[name][:]
+
+    if "subset" in known:
+        found["subset"] = _groups([-1 if v is None else v for v in column("subset")], SUBSETS)
+    for name, classes in (("gender", GENDERS), ("ethnicity", ETHNICITIES)):
+        if name in known:  # the class with the highest score
+            scores = [[v[c] for c in classes] if v and None not in v.values() else None for v in column(name)]
+            found[name] = _groups([-1 if s is None else int(np.argmax(s)) for s in scores], classes)
+    if "age" in known:
+        names = (f"under {_AGES[0]}", *(f"{a} to {b - 1}" for a, b in zip(_AGES, _AGES[1:], strict=False)))
+        band = [-1 if age is None else int(np.digitize(age, _AGES)) for age in column("age")]
+        found["age"] = _groups(band, (*names, f"{_AGES[-1]} and over"))
+    if "head_pose" in known:
+        yaw = np.array([np.nan if not v or v["yaw"] is None else abs(v["yaw"]) for v in column("head_pose")])
+        turned = ~np.isnan(yaw)
+        if turned.any():
+            band = np.where(turned, np.digitize(yaw, np.quantile(yaw[turned], [1 / 3, 2 / 3])), -1)
+            found["head pose"] = _groups(band, ("frontal third", "middle third", "most turned third"))
+    return {name: groups for name, groups in found.items() if groups}
+
+
+def _groups(of_row, names) -> dict[str, np.ndarray]:
+    of_row = np.asarray(of_row)
+    rows = {name: np.flatnonzero(of_row == i) for i, name in enumerate(names)}
+    return {name: held for name, held in rows.items() if len(held)}
+
+
+def interval(statistic: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, seed: int = 0) -> list[float] | None:
+    """95 % bootstrap interval (percentile; scipy) of a figure of `rows`, resampled `RESAMPLES` times.
+
+    `statistic`: (resamples, N) row numbers -> (resamples,). None for fewer than two rows.
+    """
+    if len(rows) < 2:
+        return None
+    found = bootstrap(
+        (rows,), lambda sample, axis: statistic(np.atleast_2d(sample)), n_resamples=RESAMPLES, vectorized=True,
+        batch=max(1, 5_000_000 // len(rows)), method="percentile", rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return [round(float(found.low), 5), round(float(found.high), 5)]
+
+
+def mean_of(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda rows: values[rows].mean(axis=1)
+
+
+def macro_f1_of(predicted: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Macro F1 over those expressions that a sample's labels hold, as `HumanLabels` has it."""
+    pairs, classes = labels * len(EXPRESSIONS) + predicted, len(EXPRESSIONS)
+
+    def statistic(rows: np.ndarray) -> np.ndarray:
+        counts = np.stack([np.bincount(pairs[sample], minlength=classes**2) for sample in rows])
+        confusion = counts.reshape(len(rows), classes, classes)
+        held, said = confusion.sum(axis=2), confusion.sum(axis=1)
+        f1 = 2 * np.einsum("rcc->rc", confusion) / np.maximum(held + said, 1)
+        return f1.sum(axis=1, where=held > 0) / (held > 0).sum(axis=1)
+
+    return statistic
