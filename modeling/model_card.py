@@ -53,8 +53,8 @@ weighted mean of the classifiers' log-odds / temperature + shift, fitted on vali
 learns action units and the expression together, one-vs-rest. Which units is affectnet-plus's own choice, not the
 paper's (EMFACS): {units}. So is the calibration: log-odds / temperature + shift, fitted on validation.""",
     "affectnet_plus_fused": """The AffectNet+ labeller: an EBC (Fig. 2; {backbones}) and AU experts (Fig. 3) for each
-expression. How they are fused is affectnet-plus's own choice, not the paper's: score = w * EBC + (1 - w) * AU, then
-log-odds / temperature + shift, all fitted on validation.""",
+expression. How they are fused is affectnet-plus's own choice, not the paper's: score = w * EBC + (1 - w) * AU, each
+calibrated (log-odds / temperature + shift), all fitted on validation.""",
     "affectnet_plus_soft_fer": "One network ({backbones}), one output per expression, trained under a {activation}.",
 }
 
