@@ -12,7 +12,7 @@ from .image_loading import ImageError, load_rgb, open_rgb
 from .modeling_au import AUForImageClassification, AUOutput, MultiHeadClassifier, multi_head_loss
 from .modeling_ebc import BinaryEnsemble, EBCForImageClassification, EBCOutput
 from .modeling_fused import FusedForImageClassification, FusedOutput, mixed_log_odds
-from .modeling_soft_fer import SoftFerForImageClassification, log_odds_of_softmax, soft_fer_loss
+from .modeling_soft_fer import SoftFerForImageClassification, SoftFerOutput, log_odds_of_softmax, soft_fer_loss
 from .pipeline_soft_fer import SoftFerPipeline
 from .soft_label_model import SoftLabelModel, image_processor_for
 
@@ -45,6 +45,7 @@ __all__ = [
     "PROTOTYPES",
     "SoftFerConfig",
     "SoftFerForImageClassification",
+    "SoftFerOutput",
     "SoftFerPipeline",
     "SoftLabelModel",
     "backbones_of",

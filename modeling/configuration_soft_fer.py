@@ -12,6 +12,8 @@ class SoftFerConfig(SoftLabelConfig):
         timm architecture with one output per expression.
     activation (`str`):
         What the outputs were trained under: "sigmoid", independent scores, or "softmax", one distribution.
+    valence_arousal (`bool`):
+        Two outputs more, valence and arousal in [-1, 1] (tanh).
 
     The rest is `SoftLabelConfig`'s.
     """
@@ -20,8 +22,14 @@ class SoftFerConfig(SoftLabelConfig):
 
     backbone: str = "resnet50"
     activation: str = "sigmoid"
+    valence_arousal: bool = False
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         if self.activation not in ("sigmoid", "softmax"):
             raise ValueError(f"activation is 'sigmoid' or 'softmax', not {self.activation!r}.")
+
+    @property
+    def num_outputs(self) -> int:
+        """Of the backbone."""
+        return len(self.id2label) + 2 * self.valence_arousal

@@ -55,7 +55,8 @@ paper's (EMFACS): {units}. So is the calibration: log-odds / temperature + shift
     "affectnet_plus_fused": """The AffectNet+ labeller: an EBC (Fig. 2; {backbones}) and AU experts (Fig. 3) for each
 expression. How they are fused is affectnet-plus's own choice, not the paper's: score = w * EBC + (1 - w) * AU, each
 calibrated (log-odds / temperature + shift), all fitted on validation.""",
-    "affectnet_plus_soft_fer": "One network ({backbones}), one output per expression, trained under a {activation}.",
+    "affectnet_plus_soft_fer": """One network ({backbones}), one output per expression, trained under a
+{activation}{affect}.""",
 }
 
 
@@ -67,6 +68,7 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
         tags=["facial-expression-recognition", "soft-labels", "affectnet-plus"],
     )
     activation = getattr(config, "activation", "sigmoid")
+    affect = ", and two for valence and arousal (tanh)" if getattr(config, "valence_arousal", False) else ""
     text = _TEXT.format(
         title=_TITLES[config.model_type],
         repo_id=repo_id,
@@ -78,7 +80,7 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
         then=_then(config),
         sum="They sum to one." if activation == "softmax" else "The scores are independent and do not sum to one.",
         method=_METHODS[config.model_type].format(
-            backbones=", ".join(_backbones(config)), units=_units(config), activation=activation
+            backbones=", ".join(_backbones(config)), units=_units(config), activation=activation, affect=affect
         ),
         training=_training(config),
     )

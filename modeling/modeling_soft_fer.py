@@ -1,5 +1,7 @@
 """Soft-FER: one network that gives all expressions at once; the fast model."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,8 +12,16 @@ from .configuration_soft_fer import SoftFerConfig
 from .soft_label_model import SoftLabelModel
 
 
+@dataclass
+class SoftFerOutput(ImageClassifierOutput):
+    """`logits` (B, expressions), whose sigmoid is the soft label; `valence_arousal` (B, 2) in [-1, 1] where the model
+    has that head; `loss` of the expressions where `labels` were given."""
+
+    valence_arousal: Tensor | None = None
+
+
 class SoftFerForImageClassification(SoftLabelModel):
-    """One backbone with one output per expression of `config.id2label`.
+    """One backbone with one output per expression of `config.id2label`, and two more with `config.valence_arousal`.
 
     `logits` are log-odds whichever way it was trained: their sigmoid is the soft label, which sums to one where
     `config.activation` is "softmax".
@@ -21,16 +31,18 @@ class SoftFerForImageClassification(SoftLabelModel):
 
     def __init__(self, config: SoftFerConfig):
         super().__init__(config)
-        self.backbone = create_backbone(config.backbone, len(config.expressions), config.image_size)
+        self.backbone = create_backbone(config.backbone, config.num_outputs, config.image_size)
         self.post_init()
 
-    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> ImageClassifierOutput:
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> SoftFerOutput:
         """pixel_values (B, 3, H, W), normalised; labels (B, expressions) in [0, 1], a soft label, for the loss it was
         trained under."""
         outputs = self.backbone(network_input(pixel_values, self.config)).float()
+        outputs, affect = outputs.tensor_split([len(self.config.expressions)], dim=1)
         loss = None if labels is None else soft_fer_loss(outputs, labels.to(outputs), self.config.activation)
         logits = outputs if self.config.activation == "sigmoid" else log_odds_of_softmax(outputs)
-        return ImageClassifierOutput(loss=loss, logits=self.calibrate(logits))
+        affect = affect.tanh() if self.config.valence_arousal else None
+        return SoftFerOutput(loss=loss, logits=self.calibrate(logits), valence_arousal=affect)
 
 
 def soft_fer_loss(outputs: Tensor, targets: Tensor, activation: str) -> Tensor:

@@ -19,7 +19,8 @@ class SoftFerPipeline(Pipeline):
 
     `soft_label` are independent scores in [0, 1], `distribution` is them divided by their sum, `label` and `score` the
     highest. `labels` are the expressions present, highest first: those with a score of at least `threshold` (0.5), and
-    no more than `top_k`; with `top_k` alone, the `top_k` highest whatever their score.
+    no more than `top_k`; with `top_k` alone, the `top_k` highest whatever their score. Models with that head add
+    `valence` and `arousal`, in [-1, 1].
     """
 
     _load_processor = False
@@ -61,7 +62,9 @@ class SoftFerPipeline(Pipeline):
         return self.image_processor(images=load_rgb(inputs, timeout), return_tensors="pt").to(self.dtype)
 
     def _forward(self, model_inputs):
-        return {"logits": self.model(**model_inputs).logits}
+        output = self.model(**model_inputs)
+        affect = getattr(output, "valence_arousal", None)
+        return {"logits": output.logits} | ({} if affect is None else {"valence_arousal": affect})
 
     def postprocess(self, model_outputs, threshold=None, top_k=None):
         scores = model_outputs["logits"][0].float().sigmoid().tolist()
@@ -70,10 +73,13 @@ class SoftFerPipeline(Pipeline):
         if threshold is None:
             threshold = 0.5 if top_k is None else 0.0
         total = sum(scores)
+        affect = model_outputs.get("valence_arousal")
+        affect = {} if affect is None else dict(zip(("valence", "arousal"), affect[0].float().tolist(), strict=True))
         return {
             "label": ranked[0],
             "score": soft_label[ranked[0]],
             "soft_label": soft_label,
             "distribution": {name: score / total for name, score in soft_label.items()},
             "labels": [name for name in ranked if soft_label[name] >= threshold][:top_k],
+            **affect,
         }

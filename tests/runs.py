@@ -48,12 +48,15 @@ def write_grey_faces(folder: Path) -> None:
             "image": datasets.Image(),
             "label": datasets.ClassLabel(names=names),
             "soft_label": datasets.List(datasets.Value("float32"), length=8),
+            "valence": datasets.Value("float32"),
+            "arousal": datasets.Value("float32"),
         }
     )
     for split, number in (("train", 160), ("validation", 80)):
         labels = np.arange(number) % 8
         faces = [Image.fromarray((rng.normal(30 * label + 20, 6, (24, 24))).astype(np.uint8)) for label in labels]
-        rows = {"image": faces, "label": labels, "soft_label": np.eye(8)[labels]}
+        affect = {"valence": labels / 4 - 0.9, "arousal": [None if label == 3 else 0.8 - label / 5 for label in labels]}
+        rows = {"image": faces, "label": labels, "soft_label": np.eye(8)[labels], **affect}
         file = folder / f"{split}-00000-of-00001.parquet"
         folder.mkdir(exist_ok=True)
         datasets.Dataset.from_dict(rows, features=features).to_parquet(file)

@@ -1,14 +1,20 @@
 """train_soft_fer.py as people run it, the model it makes, and experts that start from it."""
 
 import json
+import os
+import re
+import signal
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from runs import assert_same_weights, train, weights
+from datasets import load_dataset
+from runs import assert_same_weights, command, train, weights
 from scipy.special import logit, softmax
 from transformers import AutoModelForImageClassification, pipeline
 
@@ -16,7 +22,7 @@ from affectnet_plus import EXPRESSIONS
 from modeling import SoftFerConfig, SoftFerForImageClassification, log_odds_of_softmax
 from training import train_ebc, train_soft_fer
 from training.arguments import DataArguments
-from training.data import load_split
+from training.data import PermutationSampler, load_split
 
 COMMON = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 1, "--seed", 3]
 COMMON += ["--eval_strategy", "no"]
@@ -63,6 +69,87 @@ def test_it_learns_the_soft_labels_that_label_py_wrote_not_the_human_ones(target
     answers = pipeline("soft-fer", model=str(tmp_path / "model"))(faces)
     led_by = [EXPRESSIONS[(label + 1) % 8] for label in human.labels[:40]]
     assert sum(answer["label"] == name for answer, name in zip(answers, led_by, strict=True)) > 20
+
+
+EVERYTHING = ["--target", "mixed", "--hard_weight", 0.3, "--valence_arousal", "--mixup_alpha", 0.2, "--ema_decay", 0.9]
+EVERYTHING += ["--sampler", "square_root", "--metric_for_best_model", "macro_f1", "--backbone", "test_efficientnet"]
+
+
+def test_valence_and_arousal_and_the_means_to_train_better(ferplus, tmp_path):
+    args = [*COMMON[:-2], "--dataset_name", ferplus, *EVERYTHING, "--num_train_epochs", 20, "--learning_rate", 6e-3]
+    said = train(*args, "--output_dir", "model", script="train_soft_fer.py", cwd=tmp_path)
+    record = SoftFerConfig.from_pretrained(tmp_path / "model").training["all"]
+    assert record["accuracy"] > 0.5 and record["ccc"] > 0.5 and record["sampler"]["name"] == "square_root"
+    measured = [float(part) for part in re.findall(r"macro_f1 ([0-9.]+)", said)]
+    assert len(measured) == 19 and record["macro_f1"] >= max(measured) - 1e-4  # of all epochs the best
+    assert not list((tmp_path / "model").glob(".best*"))
+    fer = pipeline("soft-fer", model=str(tmp_path / "model"))
+    dark, light = (fer(np.full((24, 24), grey, np.uint8)) for grey in (30, 220))
+    assert dark["valence"] < light["valence"] and -1 < light["arousal"] < dark["arousal"] < 1
+    assert "valence and arousal" in (tmp_path / "model/README.md").read_text()
+    args = ["--dataset_name", ferplus, "--model", "model", "--output_dir", "report", "--num_faces", 0]
+    train(*args, script="evaluate_model.py", cwd=tmp_path)
+    result = json.loads((tmp_path / "report/metrics.json").read_text())
+    assert result["macro_f1"] == pytest.approx(record["macro_f1"], abs=0.02) and result["arousal"]["rows"] == 70
+    assert np.mean([result[name]["ccc"] for name in ("valence", "arousal")]) == pytest.approx(record["ccc"], abs=0.02)
+    assert pq.read_table(tmp_path / "report/predictions.parquet")["valence"].to_numpy().std() > 0.1
+    assert "Concordance of the model" in (tmp_path / "report/report.html").read_text()
+
+
+def test_killed_it_goes_on_to_the_very_same_weights(ferplus, tmp_path):
+    args = [*COMMON[:-2], "--dataset_name", ferplus, *EVERYTHING, "--max_train_steps", 40, "--auto_augment", "rand-m5"]
+    args += ["--checkpointing_steps", 3, "--resume_from_checkpoint", "latest"]
+    train(*args, "--output_dir", "unbroken", script="train_soft_fer.py", cwd=tmp_path)
+    process = subprocess.Popen(
+        command(*args, "--output_dir", "killed", script="train_soft_fer.py"), cwd=tmp_path,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    while not list((tmp_path / "killed").glob("checkpoint-all-1?")) and process.poll() is None:  # after an epoch's end
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed/config.json").exists()
+    train(*args, "--output_dir", "killed", script="train_soft_fer.py", cwd=tmp_path)
+    assert_same_weights(tmp_path / "killed", tmp_path / "unbroken")
+
+
+def test_student_learns_what_its_teacher_sees(softmax_runs, ferplus, tmp_path):
+    args = [*COMMON, "--dataset_name", ferplus, "--backbone", "test_efficientnet", "--target", "distribution"]
+    args += ["--soft_label_column_name", "none", "--num_train_epochs", 12, "--learning_rate", 4e-3]
+    train(
+        *args, "--teacher", softmax_runs / "hard", "--output_dir", "student", script="train_soft_fer.py", cwd=tmp_path
+    )
+    assert SoftFerConfig.from_pretrained(tmp_path / "student").training["all"]["teacher"] == "hard"
+    split = load_split(DataArguments(dataset_name=str(ferplus)), "validation")
+    teacher, student = (
+        pipeline("soft-fer", model=str(folder))([split.image(row) for row in range(40)])
+        for folder in (softmax_runs / "hard", tmp_path / "student")
+    )
+    # The teacher has hardly learned anything: it is its own answers that the student gives.
+    scores = [np.array([list(answer["soft_label"].values()) for answer in answers]) for answers in (teacher, student)]
+    assert np.abs(scores[0] - scores[1]).mean() < 0.05
+    assert np.mean([a["label"] == EXPRESSIONS[label] for a, label in zip(teacher, split.labels, strict=False)]) < 0.6
+
+
+def test_groups_are_drawn_as_often_as_the_sampler_says():
+    labels = np.repeat(np.arange(8), [400, 100, 100, 25, 25, 25, 25, 4])
+    for sampler, expected in (("balanced", np.full(8, 1 / 8)), ("square_root", np.sqrt(np.bincount(labels)))):
+        groups, turns = train_soft_fer.groups_of(labels, sampler)
+        rows = [row for row, _ in PermutationSampler(groups, 0, 8000, turns=turns)]
+        shares = np.bincount(labels[rows]) / len(rows)
+        assert shares == pytest.approx(expected / expected.sum(), abs=0.01)
+        of_first = [row for row in rows if labels[row] == 0]
+        assert len(set(of_first[:400])) == 400  # none twice before all have come
+    sampler = PermutationSampler(groups, 0, 900, turns=turns)
+    assert list(PermutationSampler(groups, 0, 900, start=333, turns=turns)) == list(sampler)[333:]
+
+
+def test_training_on_one_subset(release, tmp_path):
+    args = [*COMMON, "--data_dir", release, "--backbone", "test_vit", "--max_train_steps", 1, "--subset", "easy"]
+    train(*args, "--output_dir", "easy", script="train_soft_fer.py", cwd=tmp_path)
+    easy = load_dataset("affectnet_plus", "easy", data_dir=str(release), split="train")
+    record = SoftFerConfig.from_pretrained(tmp_path / "easy").training["all"]
+    assert record["rows"] == len(easy) and record["subset"] == ["easy"]
 
 
 def test_trained_the_same_again_it_is_the_same(softmax_runs, ferplus, tmp_path):
@@ -174,6 +261,19 @@ def stopped(script, args, tmp_path, monkeypatch, capsys) -> str:
             train_soft_fer,
             ["--backbone", "test_vit", "--soft_label_column_name", "votes"],
             ["no soft labels", "--soft_label_column_name", "--target hard"],
+        ),
+        (train_soft_fer, ["--backbone", "test_vit", "--subset", "easy"], ["--subset easy", "no column `subset`"]),
+        (train_soft_fer, ["--backbone", "test_vit", "--auto_augment", "much"], ["no augmentation 'much'"]),
+        (train_soft_fer, ["--backbone", "test_vit", "--teacher", "{runs}/folds"], ["folds", "--soft_labels"]),
+        (
+            train_soft_fer,
+            ["--backbone", "test_vit", "--teacher", "{runs}/hard", "--image_size", "48"],
+            ["image_size 32", "this model 48"],
+        ),
+        (
+            train_soft_fer,
+            ["--backbone", "test_vit", "--metric_for_best_model", "accuracy"],
+            ["--metric_for_best_model", "--eval_strategy epoch"],
         ),
     ],
 )

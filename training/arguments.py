@@ -75,6 +75,10 @@ class OptimizationArguments:
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
     weight_decay: float = field(default=0.05, metadata={"help": "Weight decay of AdamW, on all but biases and norms."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm; 0: not at all."})
+    ema_decay: float = field(
+        default=0.0,
+        metadata={"help": "Measure and save an exponential moving average of the weights, e.g. 0.999; 0: the weights."},
+    )
     lr_scheduler_type: str = field(
         default="cosine",
         metadata={
@@ -111,6 +115,8 @@ class OptimizationArguments:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"--{name} has to be above 0, not {getattr(self, name)}.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"--ema_decay is from 0 to below 1, not {self.ema_decay}.")
         if self.checkpointing_steps not in ("epoch", "no") and not (
             self.checkpointing_steps.isdigit() and int(self.checkpointing_steps) > 0
         ):

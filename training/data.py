@@ -3,8 +3,9 @@
 import dataclasses
 import hashlib
 import os
+import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
@@ -63,6 +65,14 @@ class Split:
 
     def without_fold(self, fold: int, num_folds: int) -> "Split":
         return self.select(np.flatnonzero(self.folds(num_folds) != fold))
+
+    def affect(self) -> np.ndarray:
+        """(N, 2) float32 annotated valence and arousal, NaN where unknown."""
+        affect = np.full((len(self), 2), np.nan, dtype="float32")
+        for column, name in enumerate(("valence", "arousal")):
+            if self.metadata is not None and name in self.metadata.features:
+                affect[:, column] = [np.nan if value is None else value for value in self.metadata[name][:]]
+        return affect
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -300,16 +310,22 @@ def check_enough_rows(
 
 
 class PermutationSampler(Sampler):
-    """A seeded stream of draws from groups of rows in turn: one group is all rows shuffled, an
-    expression's rows and the others are a balanced sampler.
+    """A seeded stream of draws from groups of rows: one group is all rows shuffled, an expression's rows and the others
+    in turn are a balanced sampler.
 
-    Each group runs through a new permutation of its rows before any comes again. Draw k depends on (seed, k) alone, so
-    a run that was interrupted after `start` draws goes on with the very next one, whatever the number of workers.
-    Yields (row, augmentation seed).
+    `turns` says how often each group is drawn in one round, once each by default; within a round, groups come as evenly
+    as can be. Each group runs through a new permutation of its rows before any comes again. Draw k depends on (seed, k)
+    alone, so a run that was interrupted after `start` draws goes on with the very next one, whatever the number of
+    workers. Yields (row, augmentation seed).
     """
 
-    def __init__(self, groups: list[np.ndarray], seed: int, num_draws: int, start: int = 0):
+    def __init__(
+        self, groups: list[np.ndarray], seed: int, num_draws: int, start: int = 0, turns: Sequence[int] | None = None
+    ):
         self.groups, self.seed, self.num_draws, self.start = groups, seed, num_draws, start
+        turns = turns or [1] * len(groups)
+        places = [((turn + 0.5) / count, group, turn) for group, count in enumerate(turns) for turn in range(count)]
+        self.turns, self.round = turns, [(group, turn) for _, group, turn in sorted(places)]
 
     def __len__(self) -> int:
         return self.num_draws - self.start
@@ -317,11 +333,12 @@ class PermutationSampler(Sampler):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         permutations: list[tuple[int, np.ndarray | None]] = [(-1, None)] * len(self.groups)
         for draw in range(self.start, self.num_draws):
-            number, group = divmod(draw, len(self.groups))
-            turn, place = divmod(number, len(self.groups[group]))
-            if permutations[group][0] != turn:
-                shuffled = np.random.default_rng((self.seed, group, turn)).permutation(self.groups[group])
-                permutations[group] = (turn, shuffled)
+            rounds, place = divmod(draw, len(self.round))
+            group, turn = self.round[place]
+            number, place = divmod(rounds * self.turns[group] + turn, len(self.groups[group]))
+            if permutations[group][0] != number:
+                shuffled = np.random.default_rng((self.seed, group, number)).permutation(self.groups[group])
+                permutations[group] = (number, shuffled)
             yield int(permutations[group][1][place]), self.seed * 1_000_003 + draw
 
 
@@ -329,14 +346,15 @@ class FaceDataset(Dataset):
     """A split as {"pixel_values": (3, size, size) float}, with "targets" (n,) where there are targets (rows, n);
     augmented where the sampler gives a seed."""
 
-    def __init__(self, split: Split, image_processor, targets: np.ndarray | None = None):
+    def __init__(self, split: Split, image_processor, targets: np.ndarray | None = None, auto_augment: str = ""):
         self.split = split
         self.image_processor = image_processor
+        self.auto_augment = auto_augment
         self.targets = None if targets is None else torch.from_numpy(targets)
 
     @cached_property
     def augmentation(self) -> v2.Compose:
-        return augmentation(self.image_processor)
+        return augmentation(self.image_processor, self.auto_augment)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -349,27 +367,50 @@ class FaceDataset(Dataset):
         else:
             state = torch.get_rng_state()
             torch.default_generator.manual_seed(seed)  # a tenth of the time of torch.manual_seed
+            if self.auto_augment:  # timm's draws from these
+                random.seed(seed)
+                np.random.seed(seed % 2**32)
             pixel_values = self.augmentation(image)
             torch.set_rng_state(state)
         return {"pixel_values": pixel_values} | ({} if self.targets is None else {"targets": self.targets[row]})
 
 
-def augmentation(image_processor) -> v2.Compose:
-    """Random flip, small affine, light and contrast, erasing; then what the image processor would do."""
+def augmentation(image_processor, auto_augment: str = "") -> v2.Compose:
+    """Random flip, small affine, light and contrast, erasing; then what the image processor would do. `auto_augment`, a
+    policy of timm ("rand-m9-mstd0.5", "augmix-m3" ...), takes the place of affine, light and contrast."""
     height, width = image_processor.size["height"], image_processor.size["width"]
-    return v2.Compose(
-        [
-            v2.Resize((height, width)),
-            v2.RandomHorizontalFlip(),
+    if auto_augment:
+        altered = [timm_policy(auto_augment, min(height, width), image_processor.image_mean)]
+    else:
+        altered = [
             v2.Pad((width // 4, height // 4), padding_mode="edge"),  # the affine would bring in black corners
             v2.RandomAffine(
                 degrees=14, translate=(0.08, 0.08), scale=(0.85, 1.15), interpolation=v2.InterpolationMode.BILINEAR
             ),
             v2.CenterCrop((height, width)),
             v2.ColorJitter(brightness=0.3, contrast=0.3),
+        ]
+    return v2.Compose(
+        [
+            v2.Resize((height, width)),
+            v2.RandomHorizontalFlip(),
+            *altered,
             v2.PILToTensor(),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(image_processor.image_mean, image_processor.image_std),
             v2.RandomErasing(p=0.3, scale=(0.02, 0.2)),
         ]
     )
+
+
+def timm_policy(name: str, size: int, image_mean):
+    """timm's augmentation of that name; `ValueError` where it knows none."""
+    fill = tuple(min(255, round(255 * channel)) for channel in image_mean)
+    hparams = {"translate_const": int(size * 0.45), "img_mean": fill}
+    kinds = {"rand": rand_augment_transform, "augmix": augment_and_mix_transform}
+    try:
+        return kinds.get(name.partition("-")[0], auto_augment_transform)(name, hparams)
+    except (AssertionError, KeyError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"timm knows no augmentation {name!r}: rand-m9-mstd0.5-inc1, augmix-m3-w3, 3a, v0 and the like are known."
+        ) from error

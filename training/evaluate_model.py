@@ -29,7 +29,7 @@ from modeling import ImageError, SoftLabelModel
 from training.arguments import DataArguments, parse_arguments, stop, stop_at_image
 from training.data import FaceDataset, Split, known_truth, load_split
 from training.experts import predict
-from training.metrics import HumanLabels, SoftLabels
+from training.metrics import HumanLabels, SoftLabels, ValenceArousal
 from training.report import write_report
 from training.slices import interval, macro_f1_of, mean_of, slices_of
 
@@ -69,7 +69,7 @@ def main():
         FaceDataset(split, image_processor), args.per_device_batch_size, num_workers=args.dataloader_num_workers
     )
     try:
-        scores = predict(
+        outputs = predict(
             accelerator, accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare(loader),
             description="measuring",
         )  # fmt: skip
@@ -77,6 +77,7 @@ def main():
         stop_at_image(error)
     if not accelerator.is_main_process:
         return
+    scores, affect = np.split(outputs, [len(EXPRESSIONS)], axis=1)
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     result = {
@@ -86,13 +87,13 @@ def main():
         "data_config": data_args.dataset_config_name or "default",
         "split": split.name,
         "truth": truth_name,
-        **measure(scores, split, truth),
+        **measure(scores, affect, split, truth),
     }
     (output_dir / "metrics.json").write_text(json.dumps(result, indent=1) + "\n")
-    pq.write_table(predictions(scores, split), output_dir / "predictions.parquet")
+    pq.write_table(predictions(scores, affect, split), output_dir / "predictions.parquet")
     settings = {name: value for name, value in vars(args).items() if name not in ("model", "output_dir")}
     settings |= {"processes": accelerator.num_processes, "mixed_precision": accelerator.mixed_precision}
-    write_report(output_dir / "report.html", result, scores, split, truth, args.num_faces, settings)
+    write_report(output_dir / "report.html", result, scores, affect, split, truth, args.num_faces, settings)
     print(said(result), file=sys.stderr)
     print(f"Report: {output_dir / 'report.html'}")
 
@@ -126,21 +127,23 @@ def load_model(args) -> tuple[nn.Module, object, list[str]]:
 
 
 class Scores(nn.Module):
-    """Any image classifier as pixel_values (B, 3, H, W) -> (B, 8) scores in our order, 0 for what it does not know."""
+    """Any image classifier as pixel_values (B, 3, H, W) -> (B, 8) scores in our order, 0 for what it does not know, and
+    (B, 10) with valence and arousal where it has them."""
 
     def __init__(self, model: nn.Module, to_ours: list[int], independent: bool):
         super().__init__()
         self.model, self.to_ours, self.independent = model, to_ours, independent
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        logits = self.model(pixel_values).logits.float()
+        output = self.model(pixel_values)
+        logits, affect = output.logits.float(), getattr(output, "valence_arousal", None)
         scores = logits.sigmoid() if self.independent else logits.softmax(dim=1)
         ours = scores.new_zeros(len(scores), len(EXPRESSIONS))
         ours[:, self.to_ours] = scores
-        return ours
+        return ours if affect is None else torch.cat([ours, affect.float()], dim=1)
 
 
-def measure(scores: np.ndarray, split: Split, truth: np.ndarray | None) -> dict:
+def measure(scores: np.ndarray, affect: np.ndarray, split: Split, truth: np.ndarray | None) -> dict:
     """Figures of all rows, with intervals, and the few that make sense of small groups for each slice."""
     predicted = scores.argmax(axis=1)
     statistics = {
@@ -161,6 +164,10 @@ def measure(scores: np.ndarray, split: Split, truth: np.ndarray | None) -> dict:
     if truth is not None:
         soft = SoftLabels(keep_in_memory=True).compute(predictions=scores.tolist(), references=truth.tolist())
         result |= {name: round(value, 5) for name, value in soft.items()}
+    annotated = split.affect()
+    if affect.size and not np.isnan(annotated).all():
+        metric = ValenceArousal(keep_in_memory=True)
+        result |= metric.compute(predictions=affect.tolist(), references=annotated.tolist())
     result["slices"] = {
         by: {
             name: {"rows": len(rows), **figures(rows, [s for s in statistics if by != "expression" or s != "macro_f1"])}
@@ -171,9 +178,11 @@ def measure(scores: np.ndarray, split: Split, truth: np.ndarray | None) -> dict:
     return result
 
 
-def predictions(scores: np.ndarray, split: Split) -> pa.Table:
+def predictions(scores: np.ndarray, affect: np.ndarray, split: Split) -> pa.Table:
+    columns = {"valence": affect[:, 0], "arousal": affect[:, 1]} if affect.size else {}
     return pa.table(
-        {
+        columns
+        | {
             "split": [split.name] * len(split),
             "image_id": pa.array(split.ids),
             "label": [EXPRESSIONS[label] for label in split.labels],

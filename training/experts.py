@@ -15,8 +15,10 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from filelock import FileLock
 from huggingface_hub import HfApi
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from timm.optim import param_groups_weight_decay
+from timm.utils import ModelEmaV3
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification, get_scheduler
@@ -135,6 +137,10 @@ def train_network(
     eval_targets: np.ndarray,
     groups: list[np.ndarray],
     measure: Callable[[np.ndarray], dict[str, float]],
+    turns: Sequence[int] | None = None,
+    auto_augment: str = "",
+    alter_batch: Callable[[torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]] | None = None,
+    best_by: tuple[str, int] | None = None,
 ) -> tuple[torch.nn.Module, np.ndarray, dict]:
     """The loop: train one network, going on at its checkpoint where there is one.
 
@@ -143,11 +149,16 @@ def train_network(
         create: makes the network, (B, 3, H, W) -> (B, outputs).
         loss_function: (outputs, targets) -> scalar.
         train_targets, eval_targets: float32 (rows, n) of the two splits.
-        groups: rows that are drawn from in turn (`PermutationSampler`).
+        groups, turns: rows that are drawn from in turn, and how often each in a round (`PermutationSampler`).
         measure: figures of validation from its outputs (rows, outputs).
+        auto_augment: a policy of timm, in place of the usual augmentation.
+        alter_batch: (pixel_values, targets, seed) -> what the network is shown instead.
+        best_by: a figure of `measure`, and 1 or -1 as higher or lower is better: the weights of the best epoch are
+            kept, not the last ones.
 
     Returns:
-        The network, as Accelerate prepared it; its outputs on validation; and what stands in its record.
+        The network (its moving average, where there is one), as Accelerate prepared it; its outputs on validation; and
+        what stands in its record.
     """
     accelerator, args, output_dir = run.accelerator, run.args, run.output_dir
     seed = args.seed * len(EXPRESSIONS) + number  # the same whichever parts are trained beside it
@@ -168,20 +179,24 @@ def train_network(
         num_warmup_steps=int(warmup_steps) * accelerator.num_processes,
         num_training_steps=max_steps * accelerator.num_processes,
     )
+    ema = ModelEmaV3(network, decay=args.ema_decay, use_warmup=True) if args.ema_decay else None
     network, optimizer, scheduler = accelerator.prepare(network, optimizer, scheduler)
+    # Prepared as well, so that it stands in checkpoints.
+    kept = network if ema is None else accelerator.prepare_model(ema.module, evaluation_mode=True)
 
-    step = 0
+    step, best, best_file = 0, None, output_dir / f".best-{part}.safetensors"
     if (checkpoint := run.checkpoints.get(part)) is not None:
         accelerator.load_state(checkpoint)
-        step = read_state(checkpoint)["step"]
+        state = read_state(checkpoint)
+        step, best = state["step"], state.get("best")
 
     image_processor = image_processor_for(run.config)
     workers = {"num_workers": args.dataloader_num_workers, "pin_memory": accelerator.device.type == "cuda"}
     draws = max_steps * faces_per_step
     train_loader = accelerator.prepare(
         DataLoader(
-            FaceDataset(run.train, image_processor, train_targets), args.per_device_train_batch_size,
-            sampler=PermutationSampler(groups, seed, draws, start=step * faces_per_step),
+            FaceDataset(run.train, image_processor, train_targets, auto_augment), args.per_device_train_batch_size,
+            sampler=PermutationSampler(groups, seed, draws, start=step * faces_per_step, turns=turns),
             generator=torch.Generator().manual_seed(seed), **workers,
         )
     )  # fmt: skip
@@ -195,10 +210,14 @@ def train_network(
     first_step = (len(EXPRESSIONS) * run.settings.get("left_out_fold", 0) + number) * max_steps
     progress = tqdm(total=max_steps, initial=step, desc=part, disable=not accelerator.is_local_main_process)
     network.train()
-    for batch in train_loader:
+    for batch_number, batch in enumerate(train_loader, start=step * args.gradient_accumulation_steps):
         with accelerator.accumulate(network):
-            outputs = network(batch["pixel_values"])  # (B, outputs)
-            loss = loss_function(outputs, batch["targets"])
+            pixel_values, targets = batch["pixel_values"], batch["targets"]
+            if alter_batch:
+                batch_seed = (seed * 1_000_003 + batch_number) * accelerator.num_processes + accelerator.process_index
+                pixel_values, targets = alter_batch(pixel_values, targets, batch_seed)
+            outputs = network(pixel_values)  # (B, outputs)
+            loss = loss_function(outputs, targets)
             accelerator.backward(loss)
             if accelerator.sync_gradients and args.max_grad_norm:
                 accelerator.unscale_gradients()
@@ -210,6 +229,8 @@ def train_network(
         if not accelerator.sync_gradients:
             continue
         step += 1
+        if ema:
+            ema.update(accelerator.unwrap_model(network), step=step)
         progress.update()
         if step % 20 == 0:
             progress.set_postfix(loss=f"{loss.item():.3f}")
@@ -218,19 +239,39 @@ def train_network(
         if step == max_steps:
             break
         if step % steps_per_epoch == 0 and args.eval_strategy == "epoch":
-            figures = measure(predict(accelerator, network, eval_loader))
+            figures = measure(predict(accelerator, kept, eval_loader))
             accelerator.log({f"{part}/{name}": value for name, value in figures.items()}, first_step + step)
+            if best_by and _is_better(figures, best, best_by):
+                best = {"step": step, best_by[0]: figures[best_by[0]]}
+                if accelerator.is_main_process:
+                    save_file(accelerator.unwrap_model(kept).state_dict(), best_file)
             if accelerator.is_main_process:
                 progress.write(f"{part}: epoch {step // steps_per_epoch}, {said(figures)}")
             network.train()
         every = steps_per_epoch if args.checkpointing_steps == "epoch" else args.checkpointing_steps
         if every != "no" and step % int(every) == 0:
-            save_checkpoint(accelerator, output_dir, {"part": part, "step": step, "settings": run.settings})
+            state = {"part": part, "step": step, "settings": run.settings, "best": best}
+            save_checkpoint(accelerator, output_dir, state)
     progress.close()
 
-    outputs = predict(accelerator, network, eval_loader)
-    accelerator.log({f"{part}/{name}": value for name, value in measure(outputs).items()}, first_step + max_steps)
-    return network, outputs, {"seed": seed, "draws": draws, "steps": max_steps}
+    outputs = predict(accelerator, kept, eval_loader)
+    figures = measure(outputs)
+    accelerator.log({f"{part}/{name}": value for name, value in figures.items()}, first_step + max_steps)
+    record = {"seed": seed, "draws": draws, "steps": max_steps}
+    if best and not _is_better(figures, best, best_by):
+        accelerator.wait_for_everyone()
+        accelerator.unwrap_model(kept).load_state_dict(load_file(best_file))
+        outputs = predict(accelerator, kept, eval_loader)
+        record["best_step"] = best["step"]
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        best_file.unlink(missing_ok=True)
+    return kept, outputs, record
+
+
+def _is_better(figures: dict, best: dict | None, best_by: tuple[str, int]) -> bool:
+    name, sign = best_by
+    return best is None or sign * figures[name] > sign * best[name]
 
 
 def finish_network(run: Run, part: str, network: torch.nn.Module, save: Callable[[torch.nn.Module], None]) -> None:
@@ -384,7 +425,7 @@ def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelera
     of_kind = {
         key: value
         for key, value in vars(kind_args).items()
-        if key not in ("expressions", "au_labels", "au_target", "soft_labels", "init_from")
+        if key not in ("expressions", "au_labels", "au_target", "soft_labels", "init_from", "teacher")
     }
     return {
         "data": Path(data_args.dataset_name or "AffectNet+").name,  # no path of this machine goes into a card
@@ -403,6 +444,7 @@ def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelera
         "learning_rate": args.learning_rate,
         "weight_decay": args.weight_decay,
         "max_grad_norm": args.max_grad_norm,
+        "ema_decay": args.ema_decay,
         "lr_scheduler_type": args.lr_scheduler_type,
         "warmup_steps": args.warmup_steps,
         "seed": args.seed,

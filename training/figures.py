@@ -90,9 +90,11 @@ def reliability(score: np.ndarray, truth: np.ndarray, bins: int = 10) -> Figure:
     return figure
 
 
-def valence_arousal_plane(points: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> Figure:
-    """(N, 2) annotated valence and arousal: where faces of a human label lie on average, and where those lie that the
-    model calls so."""
+def valence_arousal_plane(
+    points: np.ndarray, labels: np.ndarray, others: np.ndarray, of_others: np.ndarray, others_are: str
+) -> Figure:
+    """(N, 2) annotated valence and arousal: where faces of a human label (N,) lie on average, and where `others` (N, 2)
+    of the same expression (N,) do."""
     with rc_context(_STYLE):
         figure = Figure(figsize=(5.0, 5.0), layout="constrained")
         axes = figure.subplots()
@@ -101,7 +103,8 @@ def valence_arousal_plane(points: np.ndarray, labels: np.ndarray, predicted: np.
         axes.axvline(0, color=GREY, linewidth=0.8)
         sides = {-1: [], 1: []}
         for i, name in enumerate(EXPRESSIONS):
-            own, called = (points[of == i].mean(axis=0) if (of == i).any() else None for of in (labels, predicted))
+            pairs = ((points, labels), (others, of_others))
+            own, called = (at[of == i].mean(axis=0) if (of == i).any() else None for at, of in pairs)
             if own is None:
                 continue
             if called is not None:
@@ -117,8 +120,8 @@ def valence_arousal_plane(points: np.ndarray, labels: np.ndarray, predicted: np.
                     x + 0.05 * side, height, name, va="center", ha="left" if side > 0 else "right", zorder=6
                 )
                 text.set_path_effects([withStroke(linewidth=3, foreground="white")])
-        axes.scatter([], [], color=BLUE, label="mean of the human label")
-        axes.scatter([], [], color=ORANGE, marker="D", label="mean of what the model calls so")
+        axes.scatter([], [], color=BLUE, label="mean of faces so labelled")
+        axes.scatter([], [], color=ORANGE, marker="D", label=f"mean of those {others_are}")
         axes.set_xlim(-1.02, 1.02)
         axes.set_ylim(-1.02, 1.02)
         axes.set_aspect("equal")

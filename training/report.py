@@ -36,9 +36,11 @@ _SMALL = 30  # rows, below which a slice says too little to be compared
 
 
 def write_report(
-    path: Path, result: dict, scores: np.ndarray, split: Split, truth: np.ndarray | None, num_faces: int, settings: dict
-) -> None:
-    """`result` as metrics.json has it; `scores` (N, 8); `truth` (N, 8) or None. Raises `ImageError`."""
+    path: Path, result: dict, scores: np.ndarray, affect: np.ndarray, split: Split, truth: np.ndarray | None,
+    num_faces: int, settings: dict,
+) -> None:  # fmt: skip
+    """`result` as metrics.json has it; `scores` (N, 8); `affect` (N, 2) or (N, 0); `truth` (N, 8) or None. Raises
+    `ImageError`."""
     predicted = scores.argmax(axis=1)
     subset, source = subsets_of(split, truth, scores)
     sections = [
@@ -47,7 +49,7 @@ def write_report(
         _subsets(split.labels, subset, source),
         _faces(split, scores, truth, result["truth"], num_faces) if num_faces else "",
         _reliability(scores, split, truth, result["truth"]),
-        _plane(split, predicted),
+        _plane(split, predicted, affect, result),
         _slices(result),
         _settings(result, settings),
     ]
@@ -160,18 +162,25 @@ def _reliability(scores: np.ndarray, split: Split, truth: np.ndarray | None, tru
     )
 
 
-def _plane(split: Split, predicted: np.ndarray) -> str:
-    if split.metadata is None or not {"valence", "arousal"} <= split.metadata.features.keys():
-        return ""
-    columns = [split.metadata[name][:] for name in ("valence", "arousal")]
-    points = np.array([[np.nan if v is None else v for v in column] for column in columns]).T
+def _plane(split: Split, predicted: np.ndarray, affect: np.ndarray, result: dict) -> str:
+    points = split.affect()
     known = ~np.isnan(points).any(axis=1)
     if not known.any():
         return ""
-    plane = figures.valence_arousal_plane(points[known], split.labels[known], predicted[known])
+    labels = split.labels[known]
+    if not affect.size:
+        plane = figures.valence_arousal_plane(points[known], labels, points[known], predicted[known], "called so")
+        said = "A long line between the two means of an expression: the model calls other faces so than people do."
+    else:
+        plane = figures.valence_arousal_plane(points[known], labels, affect[known], labels, "predicted")
+        near = ", ".join(
+            f"{name} {result[name]['ccc']:.3f} (RMSE {result[name]['rmse']:.3f}, equal signs "
+            f"{result[name]['sign_agreement']:.3f})"
+            for name in ("valence", "arousal")
+        )
+        said = f"Concordance of the model's values with them: {near}."
     return (
-        "<h2>Valence and arousal</h2><p>Annotated values of all faces (grey). A long line between the two means of an "
-        f'expression says that the model calls other faces so than people do.</p><div class="figures">'
+        f'<h2>Valence and arousal</h2><p>Annotated values of all faces (grey). {said}</p><div class="figures">'
         f"{_figure(plane, 'valence-arousal plane')}</div>"
     )
 

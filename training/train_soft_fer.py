@@ -3,25 +3,32 @@
 
     accelerate launch training/train_soft_fer.py --data_dir R --soft_labels runs/soft --output_dir runs/soft_fer
     accelerate launch training/train_soft_fer.py --data_dir R --target hard --output_dir runs/softmax
+    accelerate launch training/train_soft_fer.py --data_dir R --teacher runs/soft/model --output_dir runs/student
 
 --target says what it learns: `soft`, the scores as they are (sigmoid, BCE); `distribution`, the scores divided by their
-sum (softmax, cross-entropy); `hard`, the human label alone (softmax, cross-entropy), the classifier that everybody
-trains. Its folder can start an EBC or AU experts (their --init_from).
+sum (softmax; cross-entropy, which is the KL divergence but for a constant); `hard`, the human label alone (softmax,
+cross-entropy), the classifier that everybody trains; `mixed`, distribution and human label, weighted by --hard_weight.
+Its folder can start an EBC or AU experts (their --init_from).
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from huggingface_hub.errors import HfHubHTTPError as HTTPError
-from torch import nn
+from torch import Tensor, nn
+from transformers import AutoModelForImageClassification
 
-from affectnet_plus import EXPRESSIONS
+from affectnet_plus import EXPRESSIONS, SUBSETS
 from modeling import (
     SoftFerConfig,
     SoftFerForImageClassification,
+    SoftLabelModel,
     check_backbone,
     create_backbone,
     log_odds_of_softmax,
@@ -37,7 +44,7 @@ from training.arguments import (
     stop,
 )
 from training.checkpoints import written_beside
-from training.data import Split, load_splits, read_soft_labels
+from training.data import Split, load_splits, read_soft_labels, timm_policy
 from training.experts import (
     Run,
     create_accelerator,
@@ -47,9 +54,10 @@ from training.experts import (
     train_network,
     train_runs,
 )
-from training.metrics import js_divergence
+from training.metrics import HumanLabels, ValenceArousal, js_divergence
 
 PART = "all"  # expressions at once
+BEST = {"accuracy": 1, "macro_f1": 1, "js_divergence": -1, "ccc": 1}  # 1: the higher the better
 
 
 @dataclass
@@ -60,19 +68,72 @@ class SoftFerArguments(NetworkArguments):
     target: str = field(
         default="soft",
         metadata={
-            "help": "Learn soft labels as they are, as distributions, or hard human labels.",
-            "choices": ["soft", "distribution", "hard"],
+            "help": "Learn soft labels as they are, as distributions, hard human labels, or distributions and human "
+            "labels mixed.",
+            "choices": ["soft", "distribution", "hard", "mixed"],
         },
     )
+    hard_weight: float = field(default=0.5, metadata={"help": "Of --target mixed: the human label's share."})
     soft_labels: str | None = field(
         default=None,
         metadata={"help": "Folder that label.py wrote. Default: the dataset's own, --soft_label_column_name."},
+    )
+    teacher: str | None = field(
+        default=None,
+        metadata={
+            "help": "Distil one of our models (folder or Hub id): what it sees in the augmented face takes the place "
+            "of the target, or the share --teacher_weight of it."
+        },
+    )
+    teacher_weight: float = field(default=1.0, metadata={"help": "The teacher's share in the target, 0 to 1."})
+    valence_arousal: bool = field(
+        default=False, metadata={"help": "Learn valence and arousal as well, where the dataset has them."}
+    )
+    valence_arousal_weight: float = field(
+        default=1.0, metadata={"help": "Weight of their mean squared error in the loss."}
+    )
+    subset: list[str] = field(
+        default_factory=list, metadata={"help": f"Train on these subsets only: {' '.join(SUBSETS)}. Default: all."}
+    )
+    sampler: str = field(
+        default="none",
+        metadata={
+            "help": "Draw faces as they come, each expression as often as any other, or by the square root of their "
+            "number.",
+            "choices": ["none", "balanced", "square_root"],
+        },
+    )
+    mixup_alpha: float = field(
+        default=0.0, metadata={"help": "Mix faces and targets in pairs, by a share from Beta(alpha, alpha); 0: not."}
+    )
+    auto_augment: str = field(
+        default="",
+        metadata={"help": "A policy of timm, e.g. rand-m9-mstd0.5-inc1, in place of the usual augmentation."},
+    )
+    metric_for_best_model: str | None = field(
+        default=None,
+        metadata={"help": "Keep the weights of the epoch that is best by this, not the last.", "choices": list(BEST)},
     )
 
     def __post_init__(self):
         super().__post_init__()
         if self.soft_labels and self.target == "hard":
             raise ValueError("--target hard learns human labels only: leave --soft_labels out.")
+        for name in ("hard_weight", "teacher_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name} is a share from 0 to 1, not {getattr(self, name)}.")
+        if self.mixup_alpha < 0:
+            raise ValueError(f"--mixup_alpha is at least 0, not {self.mixup_alpha}.")
+        if unknown := [name for name in self.subset if name not in SUBSETS]:
+            raise ValueError(f"--subset knows {', '.join(SUBSETS)}, not {unknown[0]!r}.")
+        if self.metric_for_best_model == "ccc" and not self.valence_arousal:
+            raise ValueError("--metric_for_best_model ccc is that of valence and arousal: give --valence_arousal, too.")
+        if self.auto_augment:
+            timm_policy(self.auto_augment, self.image_size, (0.5, 0.5, 0.5))
+
+    @property
+    def learns_soft_labels(self) -> bool:
+        return self.target != "hard" and not (self.teacher and self.teacher_weight == 1)
 
 
 def main():
@@ -82,33 +143,30 @@ def main():
     )  # fmt: skip
     # Everything the user can mend is said here, before any long work.
     try:
-        activation = "sigmoid" if model_args.target == "soft" else "softmax"
-        config = SoftFerConfig(backbone=model_args.backbone, activation=activation, **model_args.input_settings())
+        config = SoftFerConfig(
+            backbone=model_args.backbone,
+            activation="sigmoid" if model_args.target == "soft" else "softmax",
+            valence_arousal=model_args.valence_arousal,
+            **model_args.input_settings(),
+        )
         check_backbone(config.backbone, config.image_size)
+        if model_args.metric_for_best_model and args.eval_strategy == "no":
+            raise ValueError("--metric_for_best_model needs --eval_strategy epoch.")
+        teacher = load_teacher(model_args, config)
         accelerator = create_accelerator(args, fold_args)
         with accelerator.main_process_first():  # the others find the cache
             if model_args.pretrained:
                 create_backbone(config.backbone, len(EXPRESSIONS), config.image_size, pretrained=True)
             train, evaluation = load_splits(data_args, with_soft_labels=model_args.target != "hard")
-        if model_args.soft_labels:
-            train.soft_labels = read_soft_labels(model_args.soft_labels, train)
-        if model_args.target != "hard" and train.soft_labels is None:
-            raise ValueError(
-                f"{train.name} has no soft labels: make them by label.py and name its folder by --soft_labels, name "
-                "their column by --soft_label_column_name, or take --target hard."
-            )
-        if model_args.target == "distribution" and not train.soft_labels.any(axis=1).all():
-            raise ValueError(
-                f"--target distribution: {int((~train.soft_labels.any(axis=1)).sum())} rows of {train.name} have only "
-                "zeros as soft label, which is no distribution: leave them out, or take --target soft."
-            )
-        source = {}
-        if model_args.target != "hard":
-            digest = hashlib.sha256(train.soft_labels.astype("float32").tobytes()).hexdigest()[:16]
-            source = {
-                "soft_labels": "label.py" if model_args.soft_labels else "of the data",
-                "soft_labels_sha256": digest,
-            }
+        train = of_subset(train, model_args.subset)
+        source = add_soft_labels(train, model_args) if model_args.learns_soft_labels else {}
+        if teacher:
+            source["teacher"] = Path(model_args.teacher).name
+        if model_args.metric_for_best_model == "js_divergence" and evaluation.soft_labels is None:
+            raise ValueError(f"--metric_for_best_model js_divergence: {evaluation.name} has no soft labels.")
+        for split in (train, evaluation):
+            if model_args.valence_arousal and not np.isfinite(split.affect()).any():
+                raise ValueError(f"--valence_arousal: {split.name} has no valence and arousal to learn or measure.")
         runs = plan_runs(
             accelerator, data_args, args, fold_args, model_args, config, SoftFerForImageClassification, [PART], train,
             evaluation, source,
@@ -116,21 +174,80 @@ def main():
         repo_id = start_pushing(accelerator, args, fold_args)
     except (ValueError, OSError, ImportError, HTTPError) as error:
         stop(error)
-    train_runs(runs, partial(train_model, model_args=model_args), all_args, repo_id)
+    train_runs(runs, partial(train_model, model_args=model_args, teacher=teacher), all_args, repo_id)
 
 
-def train_model(run: Run, part: str, model_args: SoftFerArguments) -> None:
+def load_teacher(model_args: SoftFerArguments, config: SoftFerConfig) -> SoftLabelModel | None:
+    if not model_args.teacher:
+        return None
+    try:
+        teacher = AutoModelForImageClassification.from_pretrained(model_args.teacher)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--teacher {model_args.teacher} holds no model ({str(error).splitlines()[0]}). One that label.py fused "
+            "lies in its folder as `model`; where it was cross-fitted, give its labels instead, by --soft_labels."
+        ) from error
+    if not isinstance(teacher, SoftLabelModel) or tuple(teacher.config.expressions) != EXPRESSIONS:
+        raise ValueError(f"--teacher {model_args.teacher} is not one of our models with all eight expressions.")
+    for name in ("image_size", "image_mean", "image_std"):
+        ours, theirs = (getattr(c, name) for c in (config, teacher.config))
+        if np.any(np.not_equal(ours, theirs)):
+            raise ValueError(
+                f"--teacher {model_args.teacher} has {name} {theirs}, this model {ours}, and both look at the same "
+                "pixels: train with that one, or let label.py write its labels and give those by --soft_labels."
+            )
+    return teacher.eval().requires_grad_(False)
+
+
+def of_subset(split: Split, subsets: list[str]) -> Split:
+    if not subsets:
+        return split
+    if split.metadata is None or "subset" not in split.metadata.features:
+        raise ValueError(f"--subset {' '.join(subsets)}: {split.name} has no column `subset`.")
+    wanted = [SUBSETS.index(name) for name in subsets]
+    return split.select(np.flatnonzero(np.isin([-1 if s is None else s for s in split.metadata["subset"][:]], wanted)))
+
+
+def add_soft_labels(train: Split, model_args: SoftFerArguments) -> dict:
+    """Put what is learned in place; returns what the record says of it."""
+    if model_args.soft_labels:
+        train.soft_labels = read_soft_labels(model_args.soft_labels, train)
+    if train.soft_labels is None:
+        raise ValueError(
+            f"{train.name} has no soft labels: make them by label.py and name its folder by --soft_labels, name "
+            "their column by --soft_label_column_name, or take --target hard."
+        )
+    empty = ~train.soft_labels.any(axis=1)
+    if model_args.target != "soft" and empty.any():
+        raise ValueError(
+            f"--target {model_args.target}: {int(empty.sum())} rows of {train.name} have only zeros as soft label, "
+            "which is no distribution: leave them out, or take --target soft."
+        )
+    digest = hashlib.sha256(train.soft_labels.astype("float32").tobytes()).hexdigest()[:16]
+    return {"soft_labels": "label.py" if model_args.soft_labels else "of the data", "soft_labels_sha256": digest}
+
+
+def train_model(run: Run, part: str, model_args: SoftFerArguments, teacher: SoftLabelModel | None) -> None:
     config = run.config
-    targets = [targets_of(split, model_args.target) for split in (run.train, run.evaluation)]
+    best = model_args.metric_for_best_model
+    groups, turns = groups_of(run.train.labels, model_args.sampler)
     network, outputs, record = train_network(
         run, part, 0,
         partial(Network, config, pretrained=model_args.pretrained),
-        partial(soft_fer_loss, activation=config.activation),
-        *targets,
-        groups=[np.arange(len(run.train))],
+        partial(loss_of, config=config, valence_arousal_weight=model_args.valence_arousal_weight),
+        *[targets_of(split, model_args) for split in (run.train, run.evaluation)],
+        groups=groups,
         measure=partial(figures, config=config, evaluation=run.evaluation),
+        turns=turns,
+        auto_augment=model_args.auto_augment,
+        alter_batch=batch_alteration(model_args, teacher, run.accelerator),
+        best_by=(best, BEST[best]) if best else None,
     )  # fmt: skip
-    config.training = {part: run.settings | {"sampler": record} | figures(outputs, config, run.evaluation)}
+    config.training = {
+        part: run.settings
+        | {"sampler": {"name": model_args.sampler, **record}}
+        | figures(outputs, config, run.evaluation)
+    }
 
     def save(bare: Network) -> None:
         model = SoftFerForImageClassification(config)
@@ -142,33 +259,100 @@ def train_model(run: Run, part: str, model_args: SoftFerArguments) -> None:
 
 
 class Network(nn.Module):
-    """pixel_values (B, 3, H, W) -> (B, 8), before the activation."""
+    """pixel_values (B, 3, H, W) -> (B, 8), before the activation; with valence and arousal (B, 10)."""
 
     def __init__(self, config: SoftFerConfig, pretrained: bool):
         super().__init__()
         self.config = config
-        self.backbone = create_backbone(config.backbone, len(config.expressions), config.image_size, pretrained)
+        self.backbone = create_backbone(config.backbone, config.num_outputs, config.image_size, pretrained)
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixel_values: Tensor) -> Tensor:
         return self.backbone(network_input(pixel_values, self.config)).float()
 
 
-def targets_of(split: Split, target: str) -> np.ndarray:
-    """(rows, 8) float32. Rows to measure on may have no soft labels; their targets are not learned."""
-    if target == "hard" or split.soft_labels is None:
-        return np.eye(len(EXPRESSIONS), dtype="float32")[split.labels]
-    soft_labels = split.soft_labels.astype("float32")
-    return soft_labels if target == "soft" else soft_labels / soft_labels.sum(axis=1, keepdims=True)
+def loss_of(outputs: Tensor, targets: Tensor, config: SoftFerConfig, valence_arousal_weight: float) -> Tensor:
+    """Outputs and targets (B, 8), or (B, 10) with valence and arousal, which may be NaN."""
+    (expressions, affect), (of_expressions, of_affect) = (
+        x.tensor_split([len(EXPRESSIONS)], 1) for x in (outputs, targets)
+    )
+    loss = soft_fer_loss(expressions, of_expressions, config.activation)
+    if config.valence_arousal:
+        known = ~of_affect.isnan()
+        errors = F.mse_loss(affect.tanh(), of_affect.nan_to_num(), reduction="none")
+        loss = loss + valence_arousal_weight * (errors * known).sum() / known.sum().clamp(min=1)
+    return loss
+
+
+def groups_of(labels: np.ndarray, sampler: str) -> tuple[list[np.ndarray], list[int] | None]:
+    """Groups to draw from, and how often each in a round."""
+    if sampler == "none":
+        return [np.arange(len(labels))], None
+    groups = [rows for i in range(len(EXPRESSIONS)) if len(rows := np.flatnonzero(labels == i))]
+    if sampler == "balanced":
+        return groups, None
+    roots = np.sqrt([len(rows) for rows in groups])
+    return groups, np.maximum(1, np.rint(200 * roots / roots.sum())).astype(int).tolist()
+
+
+def batch_alteration(model_args: SoftFerArguments, teacher: SoftLabelModel | None, accelerator) -> Callable | None:
+    """Mixup, then the teacher's view of what came of it: (pixel_values, targets, seed) -> the same two."""
+    if not (teacher or model_args.mixup_alpha):
+        return None
+    if teacher:
+        teacher.to(accelerator.device)
+
+    @torch.no_grad()
+    def alter(pixel_values: Tensor, targets: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        if model_args.mixup_alpha:
+            rng = np.random.default_rng(seed)
+            share = rng.beta(model_args.mixup_alpha, model_args.mixup_alpha)
+            partners = torch.from_numpy(rng.permutation(len(targets))).to(targets.device)
+            pixel_values = pixel_values.lerp(pixel_values[partners], 1 - share)
+            targets = targets.lerp(targets[partners], 1 - share)
+        if teacher:
+            with accelerator.autocast():
+                seen = teacher(pixel_values).logits.float().sigmoid()
+            if model_args.target != "soft":
+                seen = seen / seen.sum(dim=1, keepdim=True)
+            of_expressions, of_affect = targets.tensor_split([len(EXPRESSIONS)], dim=1)
+            targets = torch.cat([of_expressions.lerp(seen, model_args.teacher_weight), of_affect], dim=1)
+        return pixel_values, targets
+
+    return alter
+
+
+def targets_of(split: Split, model_args: SoftFerArguments) -> np.ndarray:
+    """(rows, 8) float32, or (rows, 10) with valence and arousal, NaN where unknown. Rows to measure on may have no soft
+    labels, and where a teacher says everything those to train on neither: their human label stands in, unlearned."""
+    human = np.eye(len(EXPRESSIONS), dtype="float32")[split.labels]
+    targets = human
+    if model_args.target != "hard" and split.soft_labels is not None:
+        targets = split.soft_labels.astype("float32")
+        if model_args.target != "soft":
+            targets = targets / np.maximum(targets.sum(axis=1, keepdims=True), 1e-12)
+        if model_args.target == "mixed":
+            targets = model_args.hard_weight * human + (1 - model_args.hard_weight) * targets
+    return np.hstack([targets, split.affect()]) if model_args.valence_arousal else targets
 
 
 def figures(outputs: np.ndarray, config: SoftFerConfig, evaluation: Split) -> dict[str, float]:
-    """Accuracy, and where there are soft labels the divergence from them."""
+    """Accuracy and macro F1, where there are soft labels the divergence from them, and the mean concordance of valence
+    and arousal."""
+    outputs, affect = np.split(outputs, [len(EXPRESSIONS)], axis=1)
     log_odds = torch.from_numpy(outputs)
     if config.activation == "softmax":
         log_odds = log_odds_of_softmax(log_odds)
-    result = {"accuracy": float((outputs.argmax(axis=1) == evaluation.labels).mean())}
+    human = HumanLabels(EXPRESSIONS, keep_in_memory=True).compute(
+        predictions=outputs.argmax(axis=1).tolist(), references=evaluation.labels.tolist()
+    )
+    result = {name: human[name] for name in ("accuracy", "macro_f1")}
     if evaluation.soft_labels is not None:
         result["js_divergence"] = js_divergence(log_odds.sigmoid().numpy(), evaluation.soft_labels)
+    if config.valence_arousal:
+        near = ValenceArousal(keep_in_memory=True).compute(
+            predictions=np.tanh(affect).tolist(), references=evaluation.affect().tolist()
+        )
+        result["ccc"] = float(np.mean([near[name]["ccc"] for name in ("valence", "arousal")]))
     return result
 
 
