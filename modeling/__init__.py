@@ -9,6 +9,7 @@ from .configuration_ebc import EBCConfig
 from .configuration_fused import FusedConfig
 from .configuration_soft_fer import SoftFerConfig
 from .image_loading import ImageError, load_rgb, open_rgb
+from .model_card import CARD_METRICS, model_card
 from .modeling_au import AUForImageClassification, AUOutput, MultiHeadClassifier, multi_head_loss
 from .modeling_ebc import BinaryEnsemble, EBCForImageClassification, EBCOutput
 from .modeling_fused import FusedForImageClassification, FusedOutput, mixed_log_odds
@@ -34,6 +35,7 @@ __all__ = [
     "AUForImageClassification",
     "AUOutput",
     "BinaryEnsemble",
+    "CARD_METRICS",
     "EBCConfig",
     "EBCForImageClassification",
     "EBCOutput",
@@ -55,6 +57,7 @@ __all__ = [
     "load_rgb",
     "log_odds_of_softmax",
     "mixed_log_odds",
+    "model_card",
     "multi_head_loss",
     "network_input",
     "open_rgb",

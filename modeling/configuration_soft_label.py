@@ -20,6 +20,8 @@ class SoftLabelConfig(PreTrainedConfig):
         `log_odds_shift` is added. An expression without an entry has 1 and 0.
     training (`dict[str, dict]`):
         Per expression how it was trained: sampler, seed, steps, optimiser, data, validation figures.
+    evaluation (`dict`):
+        Figures for the card's model-index, and what they were measured on.
 
     `id2label` names the expressions this model holds, in the order of `logits`: all eight in the released order by
     default, fewer where only some are trained yet.
@@ -31,6 +33,7 @@ class SoftLabelConfig(PreTrainedConfig):
     per_image_standardization: bool = False
     calibration: dict[str, dict] | None = None
     training: dict[str, dict] | None = None
+    evaluation: dict | None = None
 
     def __post_init__(self, **kwargs):
         if self.id2label is None and "num_labels" not in kwargs:
@@ -40,6 +43,7 @@ class SoftLabelConfig(PreTrainedConfig):
         self.problem_type = "multi_label_classification"  # stock pipelines then apply a sigmoid
         self.calibration = dict(self.calibration or {})
         self.training = dict(self.training or {})
+        self.evaluation = dict(self.evaluation or {})
 
     @property
     def expressions(self) -> list[str]:

@@ -1,6 +1,6 @@
 """The text of a model's card, from nothing but its config."""
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .backbone import backbones_of
 
@@ -39,6 +39,13 @@ Reference: Fard, Hosseini, Sweeny, Mahoor, "AffectNet+: A Database for Enhancing
 Soft-Labels", IEEE Transactions on Affective Computing, 2025, https://arxiv.org/abs/2410.22506.
 """
 
+CARD_METRICS = {  # of evaluate_model.py, for the model-index
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "js": "Jensen-Shannon divergence from the soft labels, nats",
+    "mae": "mean absolute error of the soft labels",
+    "ece": "expected calibration error of the soft labels",
+}
 _TITLES = {
     "affectnet_plus_ebc": "AffectNet+ EBC",
     "affectnet_plus_au": "AffectNet+ AU experts",
@@ -66,6 +73,8 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["facial-expression-recognition", "soft-labels", "affectnet-plus"],
+        model_name=_TITLES[config.model_type],
+        eval_results=_evaluation_results(config.evaluation),
     )
     activation = getattr(config, "activation", "sigmoid")
     affect = ", and two for valence and arousal (tanh)" if getattr(config, "valence_arousal", False) else ""
@@ -85,6 +94,23 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
         training=_training(config),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}")
+
+
+def _evaluation_results(evaluation: dict) -> list[EvalResult] | None:
+    names = CARD_METRICS | {f"{name}_ccc": f"{name}, concordance (CCC)" for name in ("valence", "arousal")}
+    of_data = {
+        "task_type": "image-classification",
+        "task_name": "facial expression recognition",
+        "dataset_name": f"{evaluation.get('data')}, {evaluation.get('rows'):,} faces" if evaluation else "",
+        "dataset_type": str(evaluation.get("data", "")).lower().replace("+", "_plus"),
+        "dataset_config": evaluation.get("data_config"),
+        "dataset_split": evaluation.get("split"),
+    }
+    return [
+        EvalResult(**of_data, metric_type=key, metric_name=name, metric_value=evaluation[key])
+        for key, name in names.items()
+        if key in evaluation
+    ] or None
 
 
 def _then(config) -> str:

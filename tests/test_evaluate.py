@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from runs import train
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification, ViTImageProcessor
@@ -123,6 +125,24 @@ def test_model_of_somebody_else_stands_in_the_same_table(theirs, faces, report):
     expected = [neutral, happy, sad, surprise, fear, disgust, angry, 0]
     assert scores[0] == pytest.approx(expected, abs=1e-5)
     assert "does not know contempt" in (faces / "theirs/report.html").read_text()
+
+
+def test_figures_go_into_the_card_and_stay_when_it_is_saved_again(faces, theirs, tmp_path):
+    folder = shutil.copytree(faces / "ours", tmp_path / "ours")
+    args = ["--data_dir", faces / "AffectNet+", "--num_faces", 0, "--update_card"]
+    train(*args, "--model", folder, "--output_dir", "out", script="evaluate_model.py", cwd=tmp_path)
+    result = json.loads((tmp_path / "out/metrics.json").read_text())
+    SoftFerForImageClassification.from_pretrained(folder).save_pretrained(tmp_path / "again")
+    for card in (folder, tmp_path / "again"):
+        data = ModelCard.load(card / "README.md").data
+        figures = {figure.metric_type: figure.metric_value for figure in data.eval_results}
+        assert figures["accuracy"] == result["accuracy"] and figures["js"] == result["js"]
+        assert data.eval_results[0].dataset_split == "validation"
+    said = train(
+        *args, "--model", theirs, "--label_order", "fer2013", "--output_dir", "no", script="evaluate_model.py",
+        cwd=tmp_path, expect=2,
+    )  # fmt: skip
+    assert "--update_card is for a folder of one of our models" in said
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,23 @@ def test_training_on_one_subset(release, tmp_path):
     assert record["rows"] == len(easy) and record["subset"] == ["easy"]
 
 
+def test_each_subset_in_one_command(release, tmp_path):
+    args = [*COMMON, "--data_dir", release, "--backbone", "test_vit", "--max_train_steps", 2, "--target", "hard"]
+    said = train(*args, "--by_subset", "--output_dir", "runs", script="train_soft_fer.py", cwd=tmp_path)
+    rows, validation_faces = {}, len(load_dataset("affectnet_plus", data_dir=str(release), split="validation"))
+    for name in ("easy", "challenging", "difficult", "all"):
+        record = SoftFerConfig.from_pretrained(tmp_path / "runs" / name).training["all"]
+        assert record["subset"] == ([] if name == "all" else [name])
+        rows[name] = record["rows"]
+        measured = json.loads((tmp_path / "runs" / name / "report/metrics.json").read_text())
+        assert (
+            measured["rows"] == validation_faces and f"| {name} | {rows[name]:,} | {measured['accuracy']:.4f} |" in said
+        )
+    assert sum(rows.values()) == 2 * rows["all"]
+    page = (tmp_path / "runs/by_subset.html").read_text()
+    assert page.count("data:image/svg+xml") == 4 and "trained on difficult" in page
+
+
 def test_trained_the_same_again_it_is_the_same(softmax_runs, ferplus, tmp_path):
     args = [*COMMON, "--dataset_name", ferplus, "--target", "hard", "--backbone", "test_vit", "--max_train_steps", 6]
     train(*args, "--output_dir", "hard", script="train_soft_fer.py", cwd=tmp_path)

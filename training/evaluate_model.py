@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
-from modeling import ImageError, SoftLabelModel
+from modeling import CARD_METRICS, ImageError, SoftLabelModel, model_card
 from training.arguments import DataArguments, parse_arguments, stop, stop_at_image
 from training.data import FaceDataset, Split, known_truth, load_split
 from training.experts import predict
@@ -47,6 +47,10 @@ class EvaluationArguments:
             f"{', '.join(LABEL_ORDERS)}."
         },
     )
+    update_card: bool = field(
+        default=False,
+        metadata={"help": "Put the figures into the model's card (a folder of ours), as its model-index."},
+    )
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with a model of the Hub."})
     max_samples: int | None = field(default=None, metadata={"help": "Measure on the first N rows only."})
     num_faces: int = field(default=6, metadata={"help": "Faces of each kind in the report; 0 for none."})
@@ -59,24 +63,35 @@ def main():
     data_args, args = parse_arguments(DataArguments, EvaluationArguments, description=__doc__.split("\n\n")[0])
     try:
         accelerator = Accelerator(cpu=args.use_cpu)
-        model, image_processor, names = load_model(args)
+        loaded = load_model(args)
         with accelerator.main_process_first():  # the others find the cache
             split = load_split(data_args, data_args.eval_split_name, args.max_samples, with_soft_labels=True)
-        truth, truth_name = known_truth(split, data_args.data_dir)
+        known = known_truth(split, data_args.data_dir)
     except (ValueError, OSError) as error:
         stop(error)
+    try:
+        result = evaluate(accelerator, data_args, args, loaded, split, *known)
+    except ImageError as error:
+        stop_at_image(error)
+    if accelerator.is_main_process:
+        print(said(result), file=sys.stderr)
+        print(f"Report: {Path(args.output_dir) / 'report.html'}")
+
+
+def evaluate(
+    accelerator, data_args, args, loaded: tuple, split: Split, truth: np.ndarray | None, truth_name: str
+) -> dict | None:
+    """Measure what `load_model` gave, write everything into `args.output_dir`, and return what metrics.json holds; None
+    on all processes but the main one. Raises `ImageError`."""
+    model, image_processor, names = loaded
     loader = DataLoader(
         FaceDataset(split, image_processor), args.per_device_batch_size, num_workers=args.dataloader_num_workers
     )
-    try:
-        outputs = predict(
-            accelerator, accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare(loader),
-            description="measuring",
-        )  # fmt: skip
-    except ImageError as error:
-        stop_at_image(error)
+    prepared = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare(loader)
+    outputs = predict(accelerator, *prepared, description=f"measuring {Path(args.model).name}")
+    accelerator.free_memory()
     if not accelerator.is_main_process:
-        return
+        return None
     scores, affect = np.split(outputs, [len(EXPRESSIONS)], axis=1)
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -94,8 +109,21 @@ def main():
     settings = {name: value for name, value in vars(args).items() if name not in ("model", "output_dir")}
     settings |= {"processes": accelerator.num_processes, "mixed_precision": accelerator.mixed_precision}
     write_report(output_dir / "report.html", result, scores, affect, split, truth, args.num_faces, settings)
-    print(said(result), file=sys.stderr)
-    print(f"Report: {output_dir / 'report.html'}")
+    if args.update_card:
+        update_card(Path(args.model), result)
+    return result
+
+
+def update_card(folder: Path, result: dict) -> None:
+    """Put the figures into the model's config, from which cards are made, and write its card anew."""
+    config = AutoConfig.from_pretrained(folder)
+    keys = ("data", "data_config", "split", "rows", "truth", *CARD_METRICS)
+    config.evaluation = {key: result[key] for key in keys if key in result}
+    for name in ("valence", "arousal"):
+        if name in result:
+            config.evaluation[f"{name}_ccc"] = round(result[name]["ccc"], 5)
+    config.save_pretrained(folder)
+    model_card(config).save(folder / "README.md")
 
 
 def load_model(args) -> tuple[nn.Module, object, list[str]]:
@@ -108,6 +136,8 @@ def load_model(args) -> tuple[nn.Module, object, list[str]]:
             f"--model {args.model} is no folder with a model, and not to be had from the Hub: {reason}"
         ) from error
     model = AutoModelForImageClassification.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    if args.update_card and not (isinstance(model, SoftLabelModel) and Path(args.model).is_dir()):
+        raise ValueError(f"--update_card is for a folder of one of our models, and --model {args.model} is none.")
     names = [config.id2label[i] for i in range(len(config.id2label))]
     if args.label_order:
         order = args.label_order

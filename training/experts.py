@@ -109,8 +109,15 @@ def plan_runs(
     return runs
 
 
-def train_runs(runs: list[Run], train_part: Callable[[Run, str], None], all_args: tuple, repo_id: str | None) -> None:
-    """Train every part of every run, measure each folder when it is whole, push the one where `repo_id` says so."""
+def train_runs(
+    runs: list[Run],
+    train_part: Callable[[Run, str], None],
+    all_args: tuple,
+    repo_id: str | None,
+    compare: Callable[[list[Run]], None] | None = None,
+) -> None:
+    """Train every part of every run, measure each folder when it is whole, `compare` them, push the one where `repo_id`
+    says so."""
     accelerator, args = runs[0].accelerator, runs[0].args
     if accelerator.log_with:
         settings = {key: str(value) for group in all_args for key, value in vars(group).items()}
@@ -120,6 +127,8 @@ def train_runs(runs: list[Run], train_part: Callable[[Run, str], None], all_args
             for part in run.parts:
                 train_part(run, part)
             evaluate_folder(run)
+        if compare:
+            compare(runs)
     except ImageError as error:
         stop_at_image(error)
     if repo_id:

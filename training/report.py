@@ -57,6 +57,34 @@ def write_report(
     path.write_text(pages.page(title, f"<h1>{html.escape(title)}</h1>" + "\n".join(sections), _STYLE), "utf-8")
 
 
+def write_comparison(folder: Path, results: dict[str, dict], rows: dict[str, int]) -> str:
+    """The paper's Fig. 5: models trained on one subset each, on the same faces. `results` as metrics.json has them;
+    `rows` each was trained on. Writes by_subset.html and by_subset.md into `folder`; returns the latter, a table."""
+    heads = {"accuracy": "accuracy", "macro_f1": "macro F1", "js": "JS", "ece": "calibration error"}
+    heads = {key: head for key, head in heads.items() if all(key in result for result in results.values())}
+    held = [name for name in SUBSETS if all(name in result["slices"].get("subset", {}) for result in results.values())]
+    columns = ["trained on", "faces", *heads.values(), *(f"accuracy on {name}" for name in held)]
+    lines = []
+    for name, result in results.items():
+        figures_of = [result[key] for key in heads]
+        figures_of += [result["slices"]["subset"][subset]["accuracy"] for subset in held]
+        lines.append([name, f"{rows[name]:,}", *(f"{value:.4f}" for value in figures_of)])
+    text = "\n".join(f"| {' | '.join(line)} |" for line in [columns, ["---"] * len(columns), *lines]) + "\n"
+    (folder / "by_subset.md").write_text(text, "utf-8")
+    table = "".join(f"<tr>{''.join(f'<td>{cell}' for cell in line)}" for line in lines)
+    matrices = [
+        _figure(figures.confusion_matrix(np.array(result["confusion"])), f"trained on {name} ({rows[name]:,} faces)")
+        for name, result in results.items()
+    ]
+    title = f"Trained on one subset, measured on all of {next(iter(results.values()))['split']}"
+    body = (
+        f'<h1>{html.escape(title)}</h1><div class="scroll"><table><tr>{"".join(f"<th>{c}" for c in columns)}{table}'
+        f'</table></div><h2>What is taken for what</h2><div class="figures">{"".join(matrices)}</div>'
+    )
+    (folder / "by_subset.html").write_text(pages.page(title, body, _STYLE), "utf-8")
+    return text
+
+
 def subsets_of(split: Split, truth: np.ndarray | None, scores: np.ndarray) -> tuple[np.ndarray, str]:
     """(N,) 0 easy, 1 challenging, 2 difficult, -1 unknown, and where that comes from."""
     if split.metadata is not None and "subset" in split.metadata.features:

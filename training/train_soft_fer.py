@@ -13,7 +13,7 @@ Its folder can start an EBC or AU experts (their --init_from).
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -44,7 +44,8 @@ from training.arguments import (
     stop,
 )
 from training.checkpoints import written_beside
-from training.data import Split, load_splits, read_soft_labels, timm_policy
+from training.data import Split, known_truth, load_splits, read_soft_labels, timm_policy
+from training.evaluate_model import EvaluationArguments, evaluate, load_model
 from training.experts import (
     Run,
     create_accelerator,
@@ -55,6 +56,7 @@ from training.experts import (
     train_runs,
 )
 from training.metrics import HumanLabels, ValenceArousal, js_divergence
+from training.report import write_comparison
 
 PART = "all"  # expressions at once
 BEST = {"accuracy": 1, "macro_f1": 1, "js_divergence": -1, "ccc": 1}  # 1: the higher the better
@@ -95,6 +97,13 @@ class SoftFerArguments(NetworkArguments):
     subset: list[str] = field(
         default_factory=list, metadata={"help": f"Train on these subsets only: {' '.join(SUBSETS)}. Default: all."}
     )
+    by_subset: bool = field(
+        default=False,
+        metadata={
+            "help": "The paper's baseline experiment: train on easy, challenging, difficult and all faces, into "
+            "folders of those names, and measure each on the whole validation set."
+        },
+    )
     sampler: str = field(
         default="none",
         metadata={
@@ -124,6 +133,8 @@ class SoftFerArguments(NetworkArguments):
                 raise ValueError(f"--{name} is a share from 0 to 1, not {getattr(self, name)}.")
         if self.mixup_alpha < 0:
             raise ValueError(f"--mixup_alpha is at least 0, not {self.mixup_alpha}.")
+        if self.by_subset and self.subset:
+            raise ValueError("--by_subset trains on every subset in turn: leave --subset out.")
         if unknown := [name for name in self.subset if name not in SUBSETS]:
             raise ValueError(f"--subset knows {', '.join(SUBSETS)}, not {unknown[0]!r}.")
         if self.metric_for_best_model == "ccc" and not self.valence_arousal:
@@ -152,29 +163,58 @@ def main():
         check_backbone(config.backbone, config.image_size)
         if model_args.metric_for_best_model and args.eval_strategy == "no":
             raise ValueError("--metric_for_best_model needs --eval_strategy epoch.")
+        if model_args.by_subset and (args.push_to_hub or fold_args.num_folds):
+            raise ValueError("--by_subset makes four models: leave --push_to_hub and --num_folds out.")
         teacher = load_teacher(model_args, config)
         accelerator = create_accelerator(args, fold_args)
         with accelerator.main_process_first():  # the others find the cache
             if model_args.pretrained:
                 create_backbone(config.backbone, len(EXPRESSIONS), config.image_size, pretrained=True)
             train, evaluation = load_splits(data_args, with_soft_labels=model_args.target != "hard")
-        train = of_subset(train, model_args.subset)
-        source = add_soft_labels(train, model_args) if model_args.learns_soft_labels else {}
-        if teacher:
-            source["teacher"] = Path(model_args.teacher).name
         if model_args.metric_for_best_model == "js_divergence" and evaluation.soft_labels is None:
             raise ValueError(f"--metric_for_best_model js_divergence: {evaluation.name} has no soft labels.")
-        for split in (train, evaluation):
-            if model_args.valence_arousal and not np.isfinite(split.affect()).any():
-                raise ValueError(f"--valence_arousal: {split.name} has no valence and arousal to learn or measure.")
-        runs = plan_runs(
-            accelerator, data_args, args, fold_args, model_args, config, SoftFerForImageClassification, [PART], train,
-            evaluation, source,
-        )  # fmt: skip
+        if model_args.valence_arousal and not np.isfinite(evaluation.affect()).any():
+            raise ValueError(f"--valence_arousal: {evaluation.name} has no valence and arousal.")
+        runs, wanted = [], {"": model_args.subset}
+        if model_args.by_subset:
+            wanted = {**{name: [name] for name in SUBSETS}, "all": []}
+        for folder, subsets in wanted.items():
+            rows = of_subset(train, subsets)
+            if model_args.valence_arousal and not np.isfinite(rows.affect()).any():
+                raise ValueError(f"--valence_arousal: {train.name} has no valence and arousal to learn.")
+            source = add_soft_labels(rows, model_args) if model_args.learns_soft_labels else {}
+            if teacher:
+                source["teacher"] = Path(model_args.teacher).name
+            runs += plan_runs(
+                accelerator, data_args, replace(args, output_dir=str(Path(args.output_dir) / folder)), fold_args,
+                replace(model_args, subset=subsets, by_subset=False), config, SoftFerForImageClassification, [PART],
+                rows, evaluation, source,
+            )  # fmt: skip
         repo_id = start_pushing(accelerator, args, fold_args)
     except (ValueError, OSError, ImportError, HTTPError) as error:
         stop(error)
-    train_runs(runs, partial(train_model, model_args=model_args, teacher=teacher), all_args, repo_id)
+    compare = partial(compare_subsets, data_args=data_args) if model_args.by_subset else None
+    train_runs(runs, partial(train_model, model_args=model_args, teacher=teacher), all_args, repo_id, compare)
+
+
+def compare_subsets(runs: list[Run], data_args) -> None:
+    """A report for each model, and by_subset.md and by_subset.html with all of them side by side."""
+    accelerator, args, split = runs[0].accelerator, runs[0].args, runs[0].evaluation
+    known = known_truth(split, data_args.data_dir)
+    results = {}
+    for run in runs:
+        name = run.output_dir.name
+        asked = EvaluationArguments(model=str(run.output_dir), output_dir=str(run.output_dir / "report"))
+        asked.per_device_batch_size, asked.dataloader_num_workers = (
+            args.per_device_eval_batch_size, args.dataloader_num_workers,
+        )  # fmt: skip
+        results[name] = evaluate(accelerator, data_args, asked, load_model(asked), split, *known)
+    if accelerator.is_main_process:
+        print(
+            write_comparison(
+                Path(args.output_dir).parent, results, {run.output_dir.name: len(run.train) for run in runs}
+            )
+        )
 
 
 def load_teacher(model_args: SoftFerArguments, config: SoftFerConfig) -> SoftLabelModel | None:
