@@ -42,7 +42,7 @@ Soft-Labels", IEEE Transactions on Affective Computing, 2025, https://arxiv.org/
 CARD_METRICS = {  # of evaluate_model.py, for the model-index
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
-    "js": "Jensen-Shannon divergence from the soft labels, nats",
+    "js": "Jensen-Shannon divergence, nats",
     "mae": "mean absolute error of the soft labels",
     "ece": "expected calibration error of the soft labels",
 }
@@ -107,10 +107,19 @@ def _evaluation_results(evaluation: dict) -> list[EvalResult] | None:
         "dataset_split": evaluation.get("split"),
     }
     return [
-        EvalResult(**of_data, metric_type=key, metric_name=name, metric_value=evaluation[key])
+        EvalResult(
+            **of_data,
+            metric_type=key,
+            metric_name=_with_truth(name, key, evaluation),
+            metric_value=evaluation[key],
+        )
         for key, name in names.items()
         if key in evaluation
     ] or None
+
+
+def _with_truth(name: str, key: str, evaluation: dict) -> str:
+    return f"{name}, against {evaluation['truth']}" if key in ("js", "mae", "ece") and evaluation.get("truth") else name
 
 
 def _then(config) -> str:

@@ -48,7 +48,8 @@ def theirs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("theirs") / "vit"
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    ViTForImageClassification(ViTConfig(image_size=32, patch_size=16, num_labels=7, **shape)).save_pretrained(folder)
+    model = ViTForImageClassification(ViTConfig(image_size=32, patch_size=16, num_labels=7, **shape))
+    model.half().save_pretrained(folder)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
 
@@ -64,7 +65,7 @@ def test_figures_are_those_of_the_written_predictions(report, faces):
     recall = recall_score(table["label"], table["predicted"], labels=EXPRESSIONS, average=None)
     assert list(result["recall"].values()) == pytest.approx(recall.tolist())
     assert np.sum(result["confusion"]) == len(table)
-    truth, name = known_truth(split, str(faces / "AffectNet+"))
+    truth, name = known_truth(split, DataArguments(data_dir=str(faces)))
     assert result["truth"] == name == "true intensity"
     soft = SoftLabels(keep_in_memory=True).compute(
         predictions=np.stack(table["soft_label"]).tolist(), references=truth.tolist()
@@ -118,7 +119,7 @@ def test_model_of_somebody_else_stands_in_the_same_table(theirs, faces, report):
     scores = np.stack(table["soft_label"])
     assert (scores[:, -1] == 0).all() and scores.sum(axis=1) == pytest.approx(1, abs=1e-5)
     split = load_split(DataArguments(data_dir=str(faces / "AffectNet+")), "validation")
-    model = AutoModelForImageClassification.from_pretrained(theirs)
+    model = AutoModelForImageClassification.from_pretrained(theirs, dtype=torch.float32)
     pixel_values = ViTImageProcessor.from_pretrained(theirs)(images=split.image(0), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         angry, disgust, fear, happy, sad, surprise, neutral = model(pixel_values).logits.softmax(dim=1)[0].tolist()
@@ -138,6 +139,7 @@ def test_figures_go_into_the_card_and_stay_when_it_is_saved_again(faces, theirs,
         figures = {figure.metric_type: figure.metric_value for figure in data.eval_results}
         assert figures["accuracy"] == result["accuracy"] and figures["js"] == result["js"]
         assert data.eval_results[0].dataset_split == "validation"
+        assert data.eval_results[0].dataset_name == f"synthetic AffectNet+, {result['rows']} faces"
     said = train(
         *args, "--model", theirs, "--label_order", "fer2013", "--output_dir", "no", script="evaluate_model.py",
         cwd=tmp_path, expect=2,
@@ -149,6 +151,8 @@ def test_figures_go_into_the_card_and_stay_when_it_is_saved_again(faces, theirs,
     ("flags", "says"),
     [
         (["--label_order", "happy", "sad"], "has 2 names"),
+        (["--label_order", "alphabetical"], "names its classes itself: neutral, happy"),
+        (["--num_faces", "-1"], "--num_faces is at least 0"),
         (["--model", "nowhere"], "--model nowhere is no folder with a model"),
         (["--eval_split_name", "test"], "no split 'test'"),
     ],
@@ -159,6 +163,16 @@ def test_bad_input_is_one_sentence(flags, says, faces, tmp_path, monkeypatch, ca
     with pytest.raises(SystemExit) as stopped:
         evaluate_model.main()
     assert stopped.value.code == 2 and says in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_rows_without_a_distribution_are_left_out_of_what_needs_one():
+    scores, truth = np.random.default_rng(0).random((5, 8)), np.eye(8)[:5]
+    all_known = SoftLabels(keep_in_memory=True).compute(predictions=scores.tolist(), references=truth.tolist())
+    scores, truth = np.vstack([scores, scores[:1]]), np.vstack([truth, np.zeros(8)])
+    one_empty = SoftLabels(keep_in_memory=True).compute(predictions=scores.tolist(), references=truth.tolist())
+    for name in ("js", "kl", "cosine"):
+        assert one_empty[name] == pytest.approx(all_known[name])
+    assert one_empty["mae"] != pytest.approx(all_known["mae"])
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say():

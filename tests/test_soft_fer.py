@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import load_dataset
+from datasets import Value, load_dataset
 from runs import assert_same_weights, command, train, weights
 from scipy.special import logit, softmax
 from transformers import AutoModelForImageClassification, pipeline
@@ -46,7 +46,7 @@ def test_classifier_taught_hard_labels(ferplus, tmp_path):
     assert metrics["rows"] == 80 and metrics["accuracy"] > 0.5 and metrics["js_divergence"] < 0.25
     config = SoftFerConfig.from_pretrained(tmp_path / "hard")
     record = config.training["all"]
-    assert config.activation == "softmax" and record["target"] == "hard" and record["sampler"]["draws"] == 120 * 16
+    assert config.activation == "softmax" and record["target"] == "hard" and record["drawn"]["draws"] == 120 * 16
     # Grey 80 is the third class there: surprise, which is our fourth.
     answer = pipeline("soft-fer", model=str(tmp_path / "hard"))(np.full((24, 24), 80, np.uint8))
     assert answer["label"] == "surprise" and sum(answer["soft_label"].values()) == pytest.approx(1, abs=1e-5)
@@ -79,7 +79,7 @@ def test_valence_and_arousal_and_the_means_to_train_better(ferplus, tmp_path):
     args = [*COMMON[:-2], "--dataset_name", ferplus, *EVERYTHING, "--num_train_epochs", 20, "--learning_rate", 6e-3]
     said = train(*args, "--output_dir", "model", script="train_soft_fer.py", cwd=tmp_path)
     record = SoftFerConfig.from_pretrained(tmp_path / "model").training["all"]
-    assert record["accuracy"] > 0.5 and record["ccc"] > 0.5 and record["sampler"]["name"] == "square_root"
+    assert record["accuracy"] > 0.5 and record["ccc"] > 0.5 and record["sampler"] == "square_root"
     measured = [float(part) for part in re.findall(r"macro_f1 ([0-9.]+)", said)]
     assert len(measured) == 19 and record["macro_f1"] >= max(measured) - 1e-4  # of all epochs the best
     assert not list((tmp_path / "model").glob(".best*"))
@@ -111,6 +111,9 @@ def test_killed_it_goes_on_to_the_very_same_weights(ferplus, tmp_path):
     assert not (tmp_path / "killed/config.json").exists()
     train(*args, "--output_dir", "killed", script="train_soft_fer.py", cwd=tmp_path)
     assert_same_weights(tmp_path / "killed", tmp_path / "unbroken")
+    finished = (tmp_path / "killed/model.safetensors").stat().st_mtime_ns
+    train(*args, "--output_dir", "killed", script="train_soft_fer.py", cwd=tmp_path)
+    assert (tmp_path / "killed/model.safetensors").stat().st_mtime_ns == finished  # nothing is trained again
 
 
 def test_student_learns_what_its_teacher_sees(softmax_runs, ferplus, tmp_path):
@@ -119,7 +122,7 @@ def test_student_learns_what_its_teacher_sees(softmax_runs, ferplus, tmp_path):
     train(
         *args, "--teacher", softmax_runs / "hard", "--output_dir", "student", script="train_soft_fer.py", cwd=tmp_path
     )
-    assert SoftFerConfig.from_pretrained(tmp_path / "student").training["all"]["teacher"] == "hard"
+    assert SoftFerConfig.from_pretrained(tmp_path / "student").training["all"]["teacher"].startswith("hard (")
     split = load_split(DataArguments(dataset_name=str(ferplus)), "validation")
     teacher, student = (
         pipeline("soft-fer", model=str(folder))([split.image(row) for row in range(40)])
@@ -129,6 +132,21 @@ def test_student_learns_what_its_teacher_sees(softmax_runs, ferplus, tmp_path):
     scores = [np.array([list(answer["soft_label"].values()) for answer in answers]) for answers in (teacher, student)]
     assert np.abs(scores[0] - scores[1]).mean() < 0.05
     assert np.mean([a["label"] == EXPRESSIONS[label] for a, label in zip(teacher, split.labels, strict=False)]) < 0.6
+
+
+def test_columns_as_pandas_writes_them(ferplus, tmp_path):
+    for file in ferplus.glob("*.parquet"):
+        rows = load_dataset("parquet", data_files=str(file), split="train")
+        rows = rows.cast_column("valence", Value("float64"))
+        if file.name.startswith("train"):
+            rows = rows.add_column("subset", [2 if row < 9 else 1 for row in range(len(rows))])
+        rows.to_parquet(tmp_path / "data" / file.name)
+    args = DataArguments(dataset_name=str(tmp_path / "data"))
+    train_split, original = load_split(args, "train"), load_split(DataArguments(dataset_name=str(ferplus)), "train")
+    np.testing.assert_array_equal(train_split.affect(), original.affect())
+    assert len(train_soft_fer.of_subset(train_split, ["difficult"])) == 9
+    with pytest.raises(ValueError, match="No row of train is easy"):
+        train_soft_fer.of_subset(train_split, ["easy"])
 
 
 def test_groups_are_drawn_as_often_as_the_sampler_says():
@@ -280,6 +298,16 @@ def stopped(script, args, tmp_path, monkeypatch, capsys) -> str:
             ["no soft labels", "--soft_label_column_name", "--target hard"],
         ),
         (train_soft_fer, ["--backbone", "test_vit", "--subset", "easy"], ["--subset easy", "no column `subset`"]),
+        (
+            train_soft_fer,
+            ["--backbone", "test_vit", "--teacher", "{runs}/hard", "--target", "hard"],
+            ["leaves nothing of --target hard", "--teacher_weight"],
+        ),
+        (
+            train_soft_fer,
+            ["--backbone", "test_vit", "--teacher", "{runs}/hard", "--num_folds", 2],
+            ["has seen the rows that folds leave out"],
+        ),
         (train_soft_fer, ["--backbone", "test_vit", "--auto_augment", "much"], ["no augmentation 'much'"]),
         (train_soft_fer, ["--backbone", "test_vit", "--teacher", "{runs}/folds"], ["folds", "--soft_labels"]),
         (

@@ -8,7 +8,12 @@ import yaml
 from tqdm import tqdm
 from transformers import HfArgumentParser
 
+import affectnet_plus
 from affectnet_plus import EXPRESSIONS
+
+
+def is_synthetic(release: str) -> bool:
+    return (Path(release) / "ground_truth.parquet").is_file()
 
 
 @dataclass
@@ -47,6 +52,14 @@ class DataArguments:
         metadata={"help": "Column that validation is compared with where it exists; experts never learn from it."},
     )
     eval_split_name: str = field(default="validation", metadata={"help": "Split to calibrate and measure on."})
+
+    def name(self) -> str:
+        """Of the data, for records and cards: no path of this machine goes there."""
+        if self.dataset_name:
+            return Path(self.dataset_name).name if Path(self.dataset_name).exists() else self.dataset_name
+        folder, layout = affectnet_plus.recognise(self.data_dir)
+        names = {"ferplus": "FER+", "affectnet_2017": "AffectNet (2017)", "affectnet_2021": "AffectNet (2021)"}
+        return "synthetic " * is_synthetic(folder) + names.get(layout, "AffectNet+")
 
 
 @dataclass

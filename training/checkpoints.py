@@ -9,6 +9,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 STATE_FILE = "trainer_state.json"
+BEST_FILE = "best.safetensors"
 
 
 @contextmanager
@@ -23,8 +24,9 @@ def written_beside(folder: Path):
     beside.rmdir()
 
 
-def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict) -> None:
-    """Save models, optimisers, schedulers and random states of all ranks, as the part's only checkpoint."""
+def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict, best: Path | None = None) -> None:
+    """Save models, optimisers, schedulers, random states of all ranks and the weights in the file `best`, as the part's
+    only checkpoint."""
     part = state["part"]
     target = output_dir / f"checkpoint-{part}-{state['step']}"
     beside = output_dir / f".checkpoint-{part}.writing"
@@ -34,6 +36,8 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict) -> 
     accelerator.save_state(beside)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        if best:
+            shutil.copyfile(best, beside / BEST_FILE)
         (beside / STATE_FILE).write_text(json.dumps(state, indent=1))
         shutil.rmtree(target, ignore_errors=True)
         os.replace(beside, target)

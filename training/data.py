@@ -1,5 +1,6 @@
 """Faces for training: any dataset with its labels matched by name, folds, a sampler, augmentation."""
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
@@ -26,6 +28,7 @@ from tqdm.auto import tqdm
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
 from modeling import ImageError, open_rgb
+from training.arguments import is_synthetic
 
 METADATA = ("subset", "age", "gender", "ethnicity", "head_pose", "landmarks_68", "landmarks_29", "valence", "arousal")
 
@@ -114,7 +117,7 @@ def load_split(args, split: str, max_samples: int | None = None, with_soft_label
     rows = load_rows(args)
     if split not in rows:
         raise ValueError(
-            f"The dataset has no split {split!r}, only {', '.join(rows)}: see --train_split_name and --eval_split_name."
+            f"The dataset has no split {split!r}, only {', '.join(rows)}: see the flags that end in split_name."
         )
     rows = rows[split]
     images = _images(rows, args)
@@ -147,13 +150,14 @@ def split_to_label(rows: datasets.Dataset, args) -> Split:
         of_name[of_expression] = affectnet_plus.match_expressions([names[i] for i in of_expression])
         labels = of_name[[place.get(value, -1) for value in values]]
     images = _images(rows, args)
-    return Split(str(rows.split), images, labels, None, *_ids_and_names(rows, images), _metadata(rows))
+    split = Split(str(rows.split), images, labels, None, *_ids_and_names(rows, images), _metadata(rows))
+    return without_broken_images(split) if args.dataset_name and args.on_error == "skip" else split
 
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
-def images_in(folder: str) -> Split:
+def images_in(folder: str, on_error: str) -> Split:
     """The image files in a folder and those inside it; `ids` are paths below it, without their endings."""
     root = Path(folder)
     if not root.is_dir():
@@ -167,7 +171,8 @@ def images_in(folder: str) -> Split:
     stored = [{"path": str(path), "bytes": None} for path in paths]
     features = datasets.Features({"image": datasets.Image(decode=False)})
     images = datasets.Dataset.from_dict({"image": stored}, features=features)
-    return Split("images", images, np.full(len(paths), -1), None, ids, ids, "path of the file")
+    split = Split("images", images, np.full(len(paths), -1), None, ids, ids, "path of the file")
+    return without_broken_images(split) if on_error == "skip" else split
 
 
 def load_rows(args) -> datasets.DatasetDict:
@@ -203,7 +208,11 @@ def _images(rows: datasets.Dataset, args) -> datasets.Dataset:
 
 def _metadata(rows: datasets.Dataset) -> datasets.Dataset | None:
     ours = affectnet_plus.features()
-    held = [name for name in METADATA if rows.features.get(name) == ours[name]]
+    rows = rows.select_columns([name for name in METADATA if name in rows.features])
+    for name in {"subset", "age", "valence", "arousal"} & rows.features.keys():  # as pandas and others write them
+        with contextlib.suppress(ValueError, TypeError, pa.ArrowInvalid):
+            rows = rows.cast_column(name, ours[name])
+    held = [name for name in rows.features if rows.features[name] == ours[name]]
     return rows.select_columns(held) if held else None
 
 
@@ -266,13 +275,13 @@ def _soft_labels(rows: datasets.Dataset, args, to_ours: np.ndarray) -> np.ndarra
     return ours
 
 
-def known_truth(split: Split, data_dir: str | None) -> tuple[np.ndarray | None, str]:
+def known_truth(split: Split, args) -> tuple[np.ndarray | None, str]:
     """(rows, 8) what is known of how far each expression is present, or None, and what to call it: the true intensities
     of a synthetic release, else the dataset's own soft labels."""
-    file = Path(data_dir or "") / "ground_truth.parquet"
-    if not (data_dir and file.is_file()):
+    folder = None if args.dataset_name else affectnet_plus.recognise(args.data_dir)[0]
+    if folder is None or not is_synthetic(folder):
         return split.soft_labels, "" if split.soft_labels is None else "the dataset's soft label"
-    table = pq.read_table(file, filters=[("split", "==", split.name)]).to_pandas()
+    table = pq.read_table(Path(folder) / "ground_truth.parquet", filters=[("split", "==", split.name)]).to_pandas()
     table = table.set_index(table["image_id"].astype(str))
     return table.loc[split.ids, [f"intensity_{name}" for name in EXPRESSIONS]].to_numpy(np.float64), "true intensity"
 

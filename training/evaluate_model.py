@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
-from scipy.spatial.distance import jensenshannon
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
@@ -29,7 +28,7 @@ from modeling import CARD_METRICS, ImageError, SoftLabelModel, model_card
 from training.arguments import DataArguments, parse_arguments, stop, stop_at_image
 from training.data import FaceDataset, Split, known_truth, load_split
 from training.experts import predict
-from training.metrics import HumanLabels, SoftLabels, ValenceArousal
+from training.metrics import HumanLabels, SoftLabels, ValenceArousal, js_divergences
 from training.report import write_report
 from training.slices import interval, macro_f1_of, mean_of, slices_of
 
@@ -58,6 +57,11 @@ class EvaluationArguments:
     dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that decode images, per device."})
     use_cpu: bool = field(default=False, metadata={"help": "Run on the CPU even where there is an accelerator."})
 
+    def __post_init__(self):
+        for name, least in (("per_device_batch_size", 1), ("max_samples", 1), ("num_faces", 0)):
+            if getattr(self, name) is not None and getattr(self, name) < least:
+                raise ValueError(f"--{name} is at least {least}, not {getattr(self, name)}.")
+
 
 def main():
     data_args, args = parse_arguments(DataArguments, EvaluationArguments, description=__doc__.split("\n\n")[0])
@@ -66,7 +70,7 @@ def main():
         loaded = load_model(args)
         with accelerator.main_process_first():  # the others find the cache
             split = load_split(data_args, data_args.eval_split_name, args.max_samples, with_soft_labels=True)
-        known = known_truth(split, data_args.data_dir)
+        known = known_truth(split, data_args)
     except (ValueError, OSError) as error:
         stop(error)
     try:
@@ -98,13 +102,13 @@ def evaluate(
     result = {
         "model": Path(args.model).name if Path(args.model).exists() else args.model,
         "expressions_not_known_to_the_model": [name for name in EXPRESSIONS if name not in names],
-        "data": Path(data_args.dataset_name or "AffectNet+").name,
+        "data": data_args.name(),
         "data_config": data_args.dataset_config_name or "default",
         "split": split.name,
         "truth": truth_name,
         **measure(scores, affect, split, truth),
     }
-    (output_dir / "metrics.json").write_text(json.dumps(result, indent=1) + "\n")
+    (output_dir / "metrics.json").write_text(json.dumps(defined(result), indent=1) + "\n")
     pq.write_table(predictions(scores, affect, split), output_dir / "predictions.parquet")
     settings = {name: value for name, value in vars(args).items() if name not in ("model", "output_dir")}
     settings |= {"processes": accelerator.num_processes, "mixed_precision": accelerator.mixed_precision}
@@ -118,9 +122,9 @@ def update_card(folder: Path, result: dict) -> None:
     """Put the figures into the model's config, from which cards are made, and write its card anew."""
     config = AutoConfig.from_pretrained(folder)
     keys = ("data", "data_config", "split", "rows", "truth", *CARD_METRICS)
-    config.evaluation = {key: result[key] for key in keys if key in result}
+    config.evaluation = {key: result[key] for key in keys if defined(result.get(key)) is not None}
     for name in ("valence", "arousal"):
-        if name in result:
+        if name in result and defined(result[name]["ccc"]) is not None:
             config.evaluation[f"{name}_ccc"] = round(result[name]["ccc"], 5)
     config.save_pretrained(folder)
     model_card(config).save(folder / "README.md")
@@ -135,7 +139,9 @@ def load_model(args) -> tuple[nn.Module, object, list[str]]:
         raise ValueError(
             f"--model {args.model} is no folder with a model, and not to be had from the Hub: {reason}"
         ) from error
-    model = AutoModelForImageClassification.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    model = AutoModelForImageClassification.from_pretrained(
+        args.model, trust_remote_code=args.trust_remote_code, dtype=torch.float32
+    )
     if args.update_card and not (isinstance(model, SoftLabelModel) and Path(args.model).is_dir()):
         raise ValueError(f"--update_card is for a folder of one of our models, and --model {args.model} is none.")
     names = [config.id2label[i] for i in range(len(config.id2label))]
@@ -148,11 +154,22 @@ def load_model(args) -> tuple[nn.Module, object, list[str]]:
                 f"{len(config.id2label)} classes."
             )
     try:
+        own = match_expressions(config.id2label.values())
+    except ValueError:  # only numbers
+        own = None
+    try:
         to_ours = match_expressions(names)
     except ValueError as error:
         raise ValueError(f"{error} Which classes {args.model} has can be said by --label_order.") from error
+    if own and own != to_ours:
+        raise ValueError(
+            f"--label_order says {', '.join(names)}, but {args.model} names its classes itself: "
+            f"{', '.join(config.id2label.values())}. Leave the flag out."
+        )
     independent = isinstance(model, SoftLabelModel) or config.problem_type == "multi_label_classification"
-    processor = getattr(model, "image_processor", None) or AutoImageProcessor.from_pretrained(args.model)
+    processor = getattr(model, "image_processor", None) or AutoImageProcessor.from_pretrained(
+        args.model, trust_remote_code=args.trust_remote_code
+    )
     return Scores(model, to_ours, independent), processor, [EXPRESSIONS[i] for i in to_ours]
 
 
@@ -181,7 +198,7 @@ def measure(scores: np.ndarray, affect: np.ndarray, split: Split, truth: np.ndar
         "macro_f1": macro_f1_of(predicted, split.labels),
     }
     if truth is not None:
-        statistics["js"] = mean_of(jensenshannon(scores, truth, axis=1) ** 2)
+        statistics["js"] = mean_of(js_divergences(scores, truth))
 
     def figures(rows: np.ndarray, names: list[str]) -> dict:
         values = {name: round(float(statistics[name](rows[None])[0]), 5) for name in names}
@@ -206,6 +223,13 @@ def measure(scores: np.ndarray, affect: np.ndarray, split: Split, truth: np.ndar
         for by, groups in slices_of(split).items()
     }
     return result
+
+
+def defined(value):
+    """With None for what is undefined (NaN), which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: defined(held) for key, held in value.items()}
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def predictions(scores: np.ndarray, affect: np.ndarray, split: Split) -> pa.Table:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast, set_seed
 from filelock import FileLock
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
@@ -27,7 +28,14 @@ from affectnet_plus import EXPRESSIONS
 from modeling import ImageError, SoftLabelModel, image_processor_for
 from training.arguments import stop_at_image
 from training.calibration import fit_calibration
-from training.checkpoints import find_checkpoints, read_state, remove_checkpoints, save_checkpoint, written_beside
+from training.checkpoints import (
+    BEST_FILE,
+    find_checkpoints,
+    read_state,
+    remove_checkpoints,
+    save_checkpoint,
+    written_beside,
+)
 from training.data import FaceDataset, PermutationSampler, Split, check_enough_rows
 from training.initial_weights import load_weights, parts_of, read_weights
 from training.metrics import OneVsRest, js_divergence
@@ -45,6 +53,7 @@ class Run:
     train: Split
     evaluation: Split
     settings: dict  # what decides the weights
+    place: int  # among the runs of one command
     initial_weights: list[dict]  # one per backbone, or none
     checkpoints: dict[str, Path]
     parts: list[str]  # still to be trained: expressions, or the one part of a model that has no others
@@ -77,14 +86,16 @@ def _leave_the_other_ranks(fold_args) -> None:
 
 
 def plan_runs(
-    accelerator, data_args, args, fold_args, kind_args, config, model_class, parts, train, evaluation, more=None
-) -> list[Run]:
-    """One `Run`, or one for each fold; raises `ValueError` where one cannot be. `more` goes into the settings."""
+    accelerator, data_args, args, fold_args, kind_args, config, model_class, parts, train, evaluation, more=None,
+    place=0,
+) -> list[Run]:  # fmt: skip
+    """One `Run`, or one for each fold; raises `ValueError` where one cannot be. `more` goes into the settings; `place`
+    is that of the first among the runs of one command."""
     expressions = [part for part in parts if part in EXPRESSIONS]
     if args.resume_from_checkpoint not in (None, "latest") and len(fold_args.folds) > 1:
         raise ValueError("--resume_from_checkpoint FOLDER is of one fold: name that one by --fold, or say 'latest'.")
     runs = []
-    for fold in fold_args.folds:
+    for number, fold in enumerate(fold_args.folds):
         output_dir = Path(args.output_dir) / (f"fold-{fold}" if fold is not None else "")
         rows = train if fold is None else train.without_fold(fold, fold_args.num_folds)
         check_enough_rows(rows, evaluation, expressions, "" if fold is None else f" without fold {fold}")
@@ -102,7 +113,7 @@ def plan_runs(
             checkpoints = find_checkpoints(output_dir, args.resume_from_checkpoint)
             for part in checkpoints.keys() & left:
                 check_same_settings(checkpoints[part], settings)
-        run = (accelerator, args, config, model_class, output_dir, rows, evaluation, settings, weights)
+        run = (accelerator, args, config, model_class, output_dir, rows, evaluation, settings, place + number, weights)
         runs.append(Run(*run, checkpoints, left))
         if accelerator.is_main_process:
             output_dir.mkdir(parents=True, exist_ok=True)
@@ -193,11 +204,13 @@ def train_network(
     # Prepared as well, so that it stands in checkpoints.
     kept = network if ema is None else accelerator.prepare_model(ema.module, evaluation_mode=True)
 
-    step, best, best_file = 0, None, output_dir / f".best-{part}.safetensors"
+    step, best, best_file = 0, None, _best_file(output_dir, part)
     if (checkpoint := run.checkpoints.get(part)) is not None:
         accelerator.load_state(checkpoint)
         state = read_state(checkpoint)
         step, best = state["step"], state.get("best")
+        if best and accelerator.is_main_process:
+            shutil.copyfile(checkpoint / BEST_FILE, best_file)
 
     image_processor = image_processor_for(run.config)
     workers = {"num_workers": args.dataloader_num_workers, "pin_memory": accelerator.device.type == "cuda"}
@@ -216,7 +229,7 @@ def train_network(
     )
 
     # For trackers, whose steps may only grow.
-    first_step = (len(EXPRESSIONS) * run.settings.get("left_out_fold", 0) + number) * max_steps
+    first_step = (len(EXPRESSIONS) * run.place + number) * max_steps
     progress = tqdm(total=max_steps, initial=step, desc=part, disable=not accelerator.is_local_main_process)
     network.train()
     for batch_number, batch in enumerate(train_loader, start=step * args.gradient_accumulation_steps):
@@ -248,6 +261,8 @@ def train_network(
         if step == max_steps:
             break
         if step % steps_per_epoch == 0 and args.eval_strategy == "epoch":
+            if ema:
+                _agree_on_buffers(accelerator, kept)
             figures = measure(predict(accelerator, kept, eval_loader))
             accelerator.log({f"{part}/{name}": value for name, value in figures.items()}, first_step + step)
             if best_by and _is_better(figures, best, best_by):
@@ -260,9 +275,11 @@ def train_network(
         every = steps_per_epoch if args.checkpointing_steps == "epoch" else args.checkpointing_steps
         if every != "no" and step % int(every) == 0:
             state = {"part": part, "step": step, "settings": run.settings, "best": best}
-            save_checkpoint(accelerator, output_dir, state)
+            save_checkpoint(accelerator, output_dir, state, best_file if best else None)
     progress.close()
 
+    if ema:
+        _agree_on_buffers(accelerator, kept)
     outputs = predict(accelerator, kept, eval_loader)
     figures = measure(outputs)
     accelerator.log({f"{part}/{name}": value for name, value in figures.items()}, first_step + max_steps)
@@ -272,15 +289,23 @@ def train_network(
         accelerator.unwrap_model(kept).load_state_dict(load_file(best_file))
         outputs = predict(accelerator, kept, eval_loader)
         record["best_step"] = best["step"]
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        best_file.unlink(missing_ok=True)
     return kept, outputs, record
 
 
+def _agree_on_buffers(accelerator: Accelerator, network: torch.nn.Module) -> None:
+    """A moving average of each rank's own statistics becomes that of the main process, which will be saved."""
+    for buffer in accelerator.unwrap_model(network).buffers():
+        buffer.copy_(broadcast(buffer.clone()))
+
+
 def _is_better(figures: dict, best: dict | None, best_by: tuple[str, int]) -> bool:
+    """Something undefined (NaN) is better than nothing and worse than anything else."""
     name, sign = best_by
-    return best is None or sign * figures[name] > sign * best[name]
+    return best is None or sign * figures[name] > sign * best[name] or np.isnan(best[name]) > np.isnan(figures[name])
+
+
+def _best_file(output_dir: Path, part: str) -> Path:
+    return output_dir / f".best-{part}.safetensors"
 
 
 def finish_network(run: Run, part: str, network: torch.nn.Module, save: Callable[[torch.nn.Module], None]) -> None:
@@ -289,6 +314,7 @@ def finish_network(run: Run, part: str, network: torch.nn.Module, save: Callable
     if accelerator.is_main_process:
         save(accelerator.unwrap_model(network, keep_fp32_wrapper=False, keep_torch_compile=False))
         remove_checkpoints(run.output_dir, part)
+        _best_file(run.output_dir, part).unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
 
@@ -437,7 +463,7 @@ def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelera
         if key not in ("expressions", "au_labels", "au_target", "soft_labels", "init_from", "teacher")
     }
     return {
-        "data": Path(data_args.dataset_name or "AffectNet+").name,  # no path of this machine goes into a card
+        "data": data_args.name(),
         "data_config": data_args.dataset_config_name or "default",
         "split": data_args.train_split_name,
         "label_column": data_args.label_column_name,
@@ -465,7 +491,8 @@ def check_same_network(output_dir: Path, config) -> None:
     if not (output_dir / "config.json").exists():
         return
     held = AutoConfig.from_pretrained(output_dir)
-    for key in ("model_type", "backbones", "backbone", "action_units", "rest_outputs", "activation", "image_size"):
+    of_network = ("model_type", "backbones", "backbone", "action_units", "rest_outputs", "valence_arousal")
+    for key in (*of_network, "activation", "image_size"):
         ours, theirs = (getattr(c, key, None) for c in (config, held))
         if ours != theirs:
             raise ValueError(

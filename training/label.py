@@ -32,7 +32,7 @@ from affectnet_plus import EXPRESSIONS
 from modeling import FusedConfig, ImageError
 from training.arguments import DataArguments, parse_arguments, stop, stop_at_image
 from training.checkpoints import written_beside
-from training.data import FaceDataset, Split, images_in, load_rows, load_split, split_to_label, without_broken_images
+from training.data import FaceDataset, Split, images_in, load_rows, load_split, split_to_label
 from training.fusion import fit_fusion, fused_model
 from training.metrics import js_divergence
 from training.write_release import check_target, write_release
@@ -202,7 +202,7 @@ def load(data_args, args) -> list[Split]:
     if args.image_dir:
         if not args.model:
             raise ValueError("--image_dir needs --model: there are no validation labels to fuse --ebc and --au on.")
-        return [wanted_rows(images_in(args.image_dir), data_args, args)]
+        return [first_rows(images_in(args.image_dir, data_args.on_error), args.max_samples)]
     rows = load_rows(data_args)
     if unknown := [name for name in args.splits if name not in rows]:
         raise ValueError(f"The dataset has no split {unknown[0]!r}, only {', '.join(rows)}: see --splits.")
@@ -210,14 +210,11 @@ def load(data_args, args) -> list[Split]:
         raise ValueError(
             "--write_release writes rows with one of the eight expressions, or none: not human_annotated_all."
         )
-    return [wanted_rows(split_to_label(rows[name], data_args), data_args, args) for name in args.splits or rows]
+    return [first_rows(split_to_label(rows[name], data_args), args.max_samples) for name in args.splits or rows]
 
 
-def wanted_rows(split: Split, data_args, args) -> Split:
-    if args.max_samples is not None:
-        split = split.select(np.arange(min(args.max_samples, len(split))))
-    of_release = not (data_args.dataset_name or args.image_dir)  # has been looked through when it was indexed
-    return split if of_release or data_args.on_error == "raise" else without_broken_images(split)
+def first_rows(split: Split, max_samples: int | None) -> Split:
+    return split if max_samples is None else split.select(np.arange(min(max_samples, len(split))))
 
 
 def plan_shards(
@@ -290,7 +287,7 @@ def label_settings(data_args, args, splits: list[Split], folds: dict, accelerato
     rows = {split.name: {"rows": len(split), "ids_sha256": digest("\n".join(split.ids))} for split in splits}
     experts = [digest(json.dumps([c.calibration, c.training], sort_keys=True)) for c in experts_of(folds)]
     return {
-        "data": Path(args.image_dir or data_args.dataset_name or "AffectNet+").name,
+        "data": Path(args.image_dir).name if args.image_dir else data_args.name(),
         "data_config": data_args.dataset_config_name or "default",
         "splits": rows,
         "experts_sha256": experts,

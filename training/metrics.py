@@ -128,7 +128,8 @@ class SoftLabels(evaluate.Metric):
     Returns, each a mean over rows unless said otherwise:
 
     - `mae`: absolute error of the scores as they are, over all expressions.
-    - `js`: Jensen-Shannon divergence in nats of the distributions (scores divided by their sum; scipy).
+    - `js`: Jensen-Shannon divergence in nats of the distributions (scores divided by their sum; scipy). Here and in the
+      next two, rows whose scores are all 0 are left out.
     - `kl`: Kullback-Leibler divergence in nats of the true distribution from the predicted one, whose shares count as
       at least 1e-6 (scipy).
     - `cosine`: cosine similarity of the scores as they are (scipy).
@@ -156,13 +157,15 @@ class SoftLabels(evaluate.Metric):
     def _compute(self, predictions, references):
         scores, truth = np.array(predictions), np.array(references)
         dominant, classes = truth.argmax(axis=1), np.arange(truth.shape[1])
+        held = scores.any(axis=1) & truth.any(axis=1)
+        shares = scores[held] / scores[held].sum(axis=1, keepdims=True)
         columns = zip(scores.T, truth.T, strict=True)
         hits = {f"top{k}": float(top_k_accuracy_score(dominant, scores, k=k, labels=classes)) for k in (1, 2)}
         return {
             "mae": float(np.abs(scores - truth).mean()),
             "js": js_divergence(scores, truth),
-            "kl": float(np.mean(entropy(truth, (scores / scores.sum(axis=1, keepdims=True)).clip(1e-6), axis=1))),
-            "cosine": float(np.mean([1 - cosine(*pair) for pair in zip(scores, truth, strict=True)])),
+            "kl": float(np.mean(entropy(truth[held], shares.clip(1e-6), axis=1))),
+            "cosine": float(np.mean([1 - cosine(*pair) for pair in zip(scores[held], truth[held], strict=True)])),
             **hits,
             "spearman": _mean_spearman(scores, truth),
             "ece": float(np.mean([_calibration_error(*column, self.bins) for column in columns])),
@@ -183,5 +186,14 @@ def _calibration_error(score: np.ndarray, truth: np.ndarray, bins: int) -> float
 
 
 def js_divergence(soft_labels: np.ndarray, reference: np.ndarray) -> float:
-    """Mean Jensen-Shannon divergence in nats of two (N, C) arrays of scores, each row divided by its sum."""
-    return float(np.mean(jensenshannon(soft_labels, reference, axis=1) ** 2))
+    """Mean Jensen-Shannon divergence in nats of two (N, C) arrays of scores, each row divided by its sum; rows that are
+    no distribution, because all their scores are 0, are left out."""
+    return float(np.nanmean(js_divergences(soft_labels, reference)))
+
+
+def js_divergences(soft_labels: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """(N,) the same of each row, NaN where one of the two is no distribution."""
+    divergences = np.full(len(soft_labels), np.nan)
+    held = soft_labels.any(axis=1) & reference.any(axis=1)
+    divergences[held] = jensenshannon(soft_labels[held], reference[held], axis=1) ** 2
+    return divergences

@@ -32,6 +32,7 @@ figcaption { font-weight: 600; font-size: .95rem }
   .scale { min-width: 4.5rem } }
 .scroll { overflow-x: auto } td.wide { width: 40% }
 """
+_OWN = "by this model's own scores"
 _SMALL = 30  # rows, below which a slice says too little to be compared
 
 
@@ -91,7 +92,7 @@ def subsets_of(split: Split, truth: np.ndarray | None, scores: np.ndarray) -> tu
         held = np.array([-1 if v is None else v for v in split.metadata["subset"][:]])
         if (held >= 0).any():
             return held, "as the dataset says"
-    ranked, source = (scores, "by this model's scores") if truth is None else (truth, "by the true soft labels")
+    ranked, source = (scores, _OWN) if truth is None else (truth, "by the true soft labels")
     own = ranked[np.arange(len(ranked)), split.labels, None]
     return np.digitize(1 + (ranked > own).sum(axis=1), [2, 4]), source
 
@@ -128,10 +129,13 @@ def _confusions(labels: np.ndarray, predicted: np.ndarray, subset: np.ndarray, s
         return _figure(figures.confusion_matrix(counts), f"{title} ({rows.sum():,})")
 
     shown = [matrix(np.ones(len(labels), dtype=bool), "all faces")]
-    shown += [matrix(subset == i, name) for i, name in enumerate(SUBSETS) if (subset == i).any()]
+    said = ""
+    if source != _OWN:  # by its own scores, a model is right about all easy faces and no others
+        shown += [matrix(subset == i, name) for i, name in enumerate(SUBSETS) if (subset == i).any()]
+        said = f" Subsets {source}."
     return (
-        "<h2>What is taken for what</h2><p>Each row adds up to 100 % of the faces with that human label. "
-        f'Subsets {source}.</p><div class="figures">{"".join(shown)}</div>'
+        "<h2>What is taken for what</h2><p>Each row adds up to 100 % of the faces with that human label."
+        f'{said}</p><div class="figures">{"".join(shown)}</div>'
     )
 
 
@@ -151,7 +155,7 @@ def _faces(split: Split, scores: np.ndarray, truth: np.ndarray | None, truth_nam
     shares = scores / scores.sum(axis=1, keepdims=True)
     entropy = -(shares * np.log(shares.clip(1e-9))).sum(axis=1)
     kinds = (
-        ("Most certain", "right, by the largest lead", np.where(right, shares.max(axis=1), -1)),
+        ("Most certain", "right, with the largest share of all scores", np.where(right, shares.max(axis=1), -1)),
         ("Most mixed", "scores spread over most expressions", entropy),
         ("Most wrong", "by the largest lead over the human label", np.where(right, -1, scores.max(axis=1) - own)),
     )

@@ -40,7 +40,7 @@ def main():
     except (ValueError, OSError) as error:
         stop(error)
     rows = choose_rows(split.labels, args.num_faces, np.random.default_rng(args.seed))
-    truth, truth_name = known_truth(split, data_args.data_dir)
+    truth, truth_name = known_truth(split, data_args)
     truths = [None] * len(rows) if truth is None else list(truth[rows])
     faces = own + [split.image(row) for row in rows]
     titles = [Path(path).name for path in args.images] + [f"labelled {EXPRESSIONS[split.labels[r]]}" for r in rows]

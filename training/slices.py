@@ -63,7 +63,8 @@ def interval(statistic: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, se
 
 
 def mean_of(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda rows: values[rows].mean(axis=1)
+    """Of those values that are defined (not NaN)."""
+    return lambda rows: np.nanmean(values[rows], axis=1)
 
 
 def macro_f1_of(predicted: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

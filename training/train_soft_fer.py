@@ -128,6 +128,9 @@ class SoftFerArguments(NetworkArguments):
         super().__post_init__()
         if self.soft_labels and self.target == "hard":
             raise ValueError("--target hard learns human labels only: leave --soft_labels out.")
+        if self.teacher and self.teacher_weight == 1 and (self.soft_labels or self.target in ("hard", "mixed")):
+            what = "--soft_labels" if self.soft_labels else f"--target {self.target}"
+            raise ValueError(f"--teacher at its full weight leaves nothing of {what}: give a --teacher_weight below 1.")
         for name in ("hard_weight", "teacher_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name} is a share from 0 to 1, not {getattr(self, name)}.")
@@ -165,6 +168,10 @@ def main():
             raise ValueError("--metric_for_best_model needs --eval_strategy epoch.")
         if model_args.by_subset and (args.push_to_hub or fold_args.num_folds):
             raise ValueError("--by_subset makes four models: leave --push_to_hub and --num_folds out.")
+        if model_args.by_subset and args.resume_from_checkpoint not in (None, "latest"):
+            raise ValueError("--resume_from_checkpoint FOLDER is of one of the four models: say 'latest'.")
+        if model_args.teacher and fold_args.num_folds:
+            raise ValueError("A --teacher has seen the rows that folds leave out: give --soft_labels instead.")
         teacher = load_teacher(model_args, config)
         accelerator = create_accelerator(args, fold_args)
         with accelerator.main_process_first():  # the others find the cache
@@ -173,22 +180,23 @@ def main():
             train, evaluation = load_splits(data_args, with_soft_labels=model_args.target != "hard")
         if model_args.metric_for_best_model == "js_divergence" and evaluation.soft_labels is None:
             raise ValueError(f"--metric_for_best_model js_divergence: {evaluation.name} has no soft labels.")
-        if model_args.valence_arousal and not np.isfinite(evaluation.affect()).any():
-            raise ValueError(f"--valence_arousal: {evaluation.name} has no valence and arousal.")
+        if model_args.valence_arousal:
+            check_affect(evaluation)
         runs, wanted = [], {"": model_args.subset}
         if model_args.by_subset:
             wanted = {**{name: [name] for name in SUBSETS}, "all": []}
-        for folder, subsets in wanted.items():
+        for place, (folder, subsets) in enumerate(wanted.items()):
             rows = of_subset(train, subsets)
-            if model_args.valence_arousal and not np.isfinite(rows.affect()).any():
-                raise ValueError(f"--valence_arousal: {train.name} has no valence and arousal to learn.")
+            if model_args.valence_arousal:
+                check_affect(rows)
             source = add_soft_labels(rows, model_args) if model_args.learns_soft_labels else {}
             if teacher:
-                source["teacher"] = Path(model_args.teacher).name
+                digest = hashlib.sha256(teacher.config.to_json_string().encode()).hexdigest()[:16]
+                source["teacher"] = f"{Path(model_args.teacher).name} (config's sha256 {digest})"
             runs += plan_runs(
                 accelerator, data_args, replace(args, output_dir=str(Path(args.output_dir) / folder)), fold_args,
                 replace(model_args, subset=subsets, by_subset=False), config, SoftFerForImageClassification, [PART],
-                rows, evaluation, source,
+                rows, evaluation, source, place,
             )  # fmt: skip
         repo_id = start_pushing(accelerator, args, fold_args)
     except (ValueError, OSError, ImportError, HTTPError) as error:
@@ -200,7 +208,7 @@ def main():
 def compare_subsets(runs: list[Run], data_args) -> None:
     """A report for each model, and by_subset.md and by_subset.html with all of them side by side."""
     accelerator, args, split = runs[0].accelerator, runs[0].args, runs[0].evaluation
-    known = known_truth(split, data_args.data_dir)
+    known = known_truth(split, data_args)
     results = {}
     for run in runs:
         name = run.output_dir.name
@@ -245,7 +253,16 @@ def of_subset(split: Split, subsets: list[str]) -> Split:
     if split.metadata is None or "subset" not in split.metadata.features:
         raise ValueError(f"--subset {' '.join(subsets)}: {split.name} has no column `subset`.")
     wanted = [SUBSETS.index(name) for name in subsets]
-    return split.select(np.flatnonzero(np.isin([-1 if s is None else s for s in split.metadata["subset"][:]], wanted)))
+    rows = np.flatnonzero(np.isin([-1 if s is None else s for s in split.metadata["subset"][:]], wanted))
+    if not len(rows):
+        raise ValueError(f"No row of {split.name} is {' or '.join(subsets)}, of {len(split)} rows.")
+    return split.select(rows)
+
+
+def check_affect(split: Split) -> None:
+    for name, values in zip(("valence", "arousal"), split.affect().T, strict=True):
+        if not np.isfinite(values).any():
+            raise ValueError(f"--valence_arousal: {split.name} has no numbers in a column called {name}.")
 
 
 def add_soft_labels(train: Split, model_args: SoftFerArguments) -> dict:
@@ -283,11 +300,7 @@ def train_model(run: Run, part: str, model_args: SoftFerArguments, teacher: Soft
         alter_batch=batch_alteration(model_args, teacher, run.accelerator),
         best_by=(best, BEST[best]) if best else None,
     )  # fmt: skip
-    config.training = {
-        part: run.settings
-        | {"sampler": {"name": model_args.sampler, **record}}
-        | figures(outputs, config, run.evaluation)
-    }
+    config.training = {part: run.settings | {"drawn": record} | figures(outputs, config, run.evaluation)}
 
     def save(bare: Network) -> None:
         model = SoftFerForImageClassification(config)
