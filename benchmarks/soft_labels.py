@@ -102,13 +102,7 @@ def measure(args) -> None:
     yardstick = "ferplus" if args.dataset_name else "synthetic"
     recipe = RECIPES[yardstick]
     folder = args.folder / f"{yardstick}-{args.seed}"
-    if args.dataset_name:
-        data = ["--dataset_name", args.dataset_name]
-    else:
-        release = folder / "AffectNet+"
-        if not release.exists():  # a third of all pairs has no expression: 4,000 and 800 faces are left
-            synthesize(release, train=5970, validation=1100, seed=args.seed, image_size=64)
-        data = ["--data_dir", str(release)]
+    data = data_for(args, folder)
     run = Runner(args, recipe, data, folder)
     evaluation = with_truth(load_split(data_arguments(data), "validation", with_soft_labels=True), data)
     result = {
@@ -119,7 +113,7 @@ def measure(args) -> None:
         "validation_rows": len(evaluation),
     }
     kinds = run.experts("all", [])
-    labels = run.label("all", kinds)
+    labels = run.label("all", kinds, ["--splits", "validation"])
     model = AutoModelForImageClassification.from_pretrained(labels / "model")
     views = log_odds_of(model, evaluation, args.mixed_precision)
     fused = fused_model(model.ebc, model.au, mirrored=True)
@@ -142,6 +136,16 @@ def measure(args) -> None:
     file = RESULTS / f"soft_labels-{yardstick}-{args.seed}.json"
     file.write_text(json.dumps(result, indent=1) + "\n")
     print(file.read_text())
+
+
+def data_for(args, folder: Path) -> list[str]:
+    """The flag that names the faces; a synthetic release is drawn where there is none."""
+    if args.dataset_name:
+        return ["--dataset_name", args.dataset_name]
+    release = folder / "AffectNet+"
+    if not release.exists():  # a third of all pairs has no expression: 4,000 and 800 faces are left
+        synthesize(release, train=5970, validation=1100, seed=args.seed, image_size=64)
+    return ["--data_dir", str(release)]
 
 
 def measure_folds(run: "Runner", data: list, rows: int | None) -> dict:
@@ -206,11 +210,11 @@ class Runner:
         flags += ["--eval_strategy", "no"]
         self.launch(script, output_dir, [*flags, "--resume_from_checkpoint", "latest"])
 
-    def label(self, rows: str, kinds: dict, more: list = (), name: str = "labels") -> Path:
+    def label(self, rows: str, kinds: dict, more: list, name: str = "labels") -> Path:
         target = self.folder / rows / name
         flags = [word for kind, path in kinds.items() for word in (f"--{kind}", path)]
         flags += [] if "model" in kinds else ["--mirrored"]
-        self.launch("label.py", target, [*flags, *(more or ["--splits", "validation"])])
+        self.launch("label.py", target, [*flags, *more])
         return target
 
     def launch(self, script: str, output_dir: Path, flags: list) -> None:
@@ -237,7 +241,7 @@ def data_arguments(data: list) -> DataArguments:
 
 def with_truth(split: Split, data: list) -> Split:
     """FER+ holds the votes as its soft label; of a synthetic release, whose own are made up, take the intensities."""
-    split.soft_labels, _ = known_truth(split, data[1] if data[0] == "--data_dir" else None)
+    split.soft_labels, _ = known_truth(split, data_arguments(data))
     return split
 
 

@@ -1,0 +1,91 @@
+#!/usr/bin/env python
+"""Is a network taught soft labels better than the same one taught the human label?
+
+    python benchmarks/soft_targets.py FOLDER --seed 1                          # a synthetic release
+    python benchmarks/soft_targets.py FOLDER --seed 1 --dataset_name FERPLUS   # real faces
+    python benchmarks/soft_targets.py --tables                                 # what all seeds so far have given
+
+Same backbone, budget and seed; only the target differs: the human label, the dataset's own soft label (of a synthetic
+release machine-made, of FER+ the votes), and the soft label that label.py makes by experts that saw human labels only
+and never the row they label. Measured on validation by evaluate_model.py, against the true intensities or the votes.
+FOLDER is that of benchmarks/soft_labels.py, whose networks are used where they are there already.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from soft_labels import FOLDS, RECIPES, RESULTS, Runner, data_for
+
+TARGETS = {
+    "hard": "human label",
+    "own": "the dataset's soft labels",
+    "made": "soft labels of label.py",
+}
+FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "js": "JS", "ece": "ECE"}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("folder", type=Path, nargs="?", help="for releases, runs and labels")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dataset_name", help="FER+ as a dataset (train, validation), instead of a synthetic release")
+    parser.add_argument("--skip_made", action="store_true", help="leave out the soft labels of label.py")
+    parser.add_argument("--mixed_precision", default="no", choices=["no", "bf16"])
+    parser.add_argument("--tables", action="store_true", help="print Markdown tables of the results")
+    args = parser.parse_args()
+    if args.tables:
+        for yardstick in RECIPES:
+            print_table(yardstick)
+    elif args.folder is None:
+        parser.error("name a folder for the runs, or ask for --tables")
+    else:
+        measure(args)
+
+
+def measure(args) -> None:
+    yardstick = "ferplus" if args.dataset_name else "synthetic"
+    recipe = RECIPES[yardstick]
+    folder = args.folder / f"{yardstick}-{args.seed}"
+    run = Runner(args, recipe, data_for(args, folder), folder)
+    hard, *_ = run.starts("all", [])
+    epochs, learning_rate, _ = recipe["starts"][0]
+    same = ["--backbone", recipe["backbone"], "--num_train_epochs", epochs, "--learning_rate", learning_rate]
+    same += ["--seed", 10 * args.seed, "--target", "distribution"]
+    models = {"hard": hard, "own": folder / "targets" / "own"}
+    run.train("train_soft_fer.py", models["own"], same)
+    if not args.skip_made:
+        labels = run.label("folds", run.experts("folds", ["--num_folds", FOLDS]), [], "labels-of-all")
+        models["made"] = folder / "targets" / "made"
+        run.train("train_soft_fer.py", models["made"], [*same, "--soft_labels", labels])
+    result = {"yardstick": yardstick, "seed": args.seed, "epochs": epochs, "mixed_precision": args.mixed_precision}
+    result["validation"] = {}
+    for name, model in models.items():
+        report = folder / "targets" / f"report-{name}"
+        run.launch("evaluate_model.py", report, ["--model", model, "--num_faces", 0])
+        measured = json.loads((report / "metrics.json").read_text())
+        result["rows"] = measured["rows"]
+        result["validation"][name] = {figure: round(measured[figure], 5) for figure in FIGURES}
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"soft_targets-{yardstick}-{args.seed}.json"
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    print(file.read_text())
+
+
+def print_table(yardstick: str) -> None:
+    results = [json.loads(file.read_text()) for file in sorted(RESULTS.glob(f"soft_targets-{yardstick}-*.json"))]
+    if not results:
+        return
+    print(f"\n{yardstick}, validation, {len(results)} seeds\n")
+    print(f"| taught | seeds | {' | '.join(FIGURES.values())} |\n{'|---' * (len(FIGURES) + 2)}|")
+    for target, title in TARGETS.items():
+        held = [result["validation"][target] for result in results if target in result["validation"]]
+        if held:
+            values = [np.array([figures[name] for figures in held]) for name in FIGURES]
+            said = [f"{v.mean():.4f}" + (f" ± {v.std(ddof=1):.4f}" if len(v) > 1 else "") for v in values]
+            print(f"| {title} | {len(held)} | {' | '.join(said)} |")
+
+
+if __name__ == "__main__":
+    main()
