@@ -22,6 +22,7 @@ import torch
 from accelerate import Accelerator
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax, logit, softmax
+from sklearn.metrics import roc_auc_score
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModelForImageClassification
 
@@ -131,7 +132,7 @@ def measure(args) -> None:
         "fused_on_the_same": figures(read_soft_labels(labels, evaluation), evaluation),
     }
     if not args.skip_folds:
-        result["train"] = measure_folds(run, data, recipe["label_rows"])
+        result |= measure_folds(run, data, recipe["label_rows"])
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"soft_labels-{yardstick}-{args.seed}.json"
     file.write_text(json.dumps(result, indent=1) + "\n")
@@ -161,14 +162,30 @@ def measure_folds(run: "Runner", data: list, rows: int | None) -> dict:
         name = f"labels-of-{fold}"
         run.label("folds", {"model": labels / f"models/fold-{fold}"}, more, name)
         by_fold.append(read_soft_labels(run.folder / "folds" / name, train))
-    own = np.stack(by_fold)[fold_of, np.arange(len(train))]
-    other = np.stack(by_fold)[(fold_of + 1) % FOLDS, np.arange(len(train))]
-    return {
-        "rows": len(train),
-        **references(train),
-        "seen": figures(other, train),
-        "cross_fitted": figures(own, train),
+    scores = {  # every expert has seen a row but those of its fold
+        "seen": np.stack(by_fold)[(fold_of + 1) % FOLDS, np.arange(len(train))],
+        "cross_fitted": np.stack(by_fold)[fold_of, np.arange(len(train))],
     }
+
+    def compared(rows: np.ndarray) -> dict:
+        split = train.select(rows)
+        of_rows = {name: figures(values[rows], split) for name, values in scores.items()}
+        return {"rows": len(rows), **references(split), **of_rows}
+
+    result = {"train": compared(wanted)}
+    is_wrong = train.labels != train.soft_labels.argmax(axis=1)
+    if is_wrong.any():  # FER+'s label is that of most votes
+        result["train, wrongly labelled"] = compared(np.flatnonzero(is_wrong))
+        result["auroc_of_wrong_labels"] = {
+            name: auroc_of_margin(values, train.labels, is_wrong) for name, values in scores.items()
+        }
+    return result
+
+
+def auroc_of_margin(scores: np.ndarray, labels: np.ndarray, is_wrong: np.ndarray) -> float:
+    """How well wrong labels are found by what show_suspects.py goes by: how far they are below the highest score."""
+    margin = scores.max(axis=1) - scores[np.arange(len(labels)), labels]
+    return round(float(roc_auc_score(is_wrong, margin)), 5)
 
 
 class Runner:
@@ -341,7 +358,7 @@ def scores_of(model, views: list[dict], rows: np.ndarray) -> dict[str, np.ndarra
 
 def print_tables(yardstick: str) -> None:
     results = [json.loads(file.read_text()) for file in sorted(RESULTS.glob(f"soft_labels-{yardstick}-*.json"))]
-    for split in ("validation", "train"):
+    for split in ("validation", "train", "train, wrongly labelled"):
         held = [result[split] for result in results if split in result]
         if not held:
             continue
@@ -352,6 +369,10 @@ def print_tables(yardstick: str) -> None:
                 values = [np.array([figures[row][name] for figures in held]) for name in FIGURES]
                 said = [f"{v.mean():.4f}" + (f" ± {v.std(ddof=1):.4f}" if len(v) > 1 else "") for v in values]
                 print(f"| {title} | {' | '.join(said)} |")
+    held = [result["auroc_of_wrong_labels"] for result in results if "auroc_of_wrong_labels" in result]
+    for name in held[0] if held else ():
+        values = [aurocs[name] for aurocs in held]
+        print(f"\nAUROC of wrong labels, {ROWS[name]}: {np.mean(values):.4f}, {min(values):.4f} to {max(values):.4f}")
 
 
 if __name__ == "__main__":

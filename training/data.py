@@ -209,9 +209,10 @@ def _images(rows: datasets.Dataset, args) -> datasets.Dataset:
 def _metadata(rows: datasets.Dataset) -> datasets.Dataset | None:
     ours = affectnet_plus.features()
     rows = rows.select_columns([name for name in METADATA if name in rows.features])
-    for name in {"subset", "age", "valence", "arousal"} & rows.features.keys():  # as pandas and others write them
-        with contextlib.suppress(ValueError, TypeError, pa.ArrowInvalid):
-            rows = rows.cast_column(name, ours[name])
+    for name in ("subset", "age", "valence", "arousal"):  # as pandas and others write them
+        if name in rows.features and rows.features[name] != ours[name]:
+            with contextlib.suppress(ValueError, TypeError, pa.ArrowInvalid):
+                rows = rows.cast_column(name, ours[name])
     held = [name for name in rows.features if rows.features[name] == ours[name]]
     return rows.select_columns(held) if held else None
 
