@@ -76,16 +76,16 @@ EVERYTHING += ["--sampler", "square_root", "--metric_for_best_model", "macro_f1"
 
 
 def test_valence_and_arousal_and_the_means_to_train_better(ferplus, tmp_path):
-    args = [*COMMON[:-2], "--dataset_name", ferplus, *EVERYTHING, "--num_train_epochs", 20, "--learning_rate", 6e-3]
+    args = [*COMMON[:-2], "--dataset_name", ferplus, *EVERYTHING, "--num_train_epochs", 15, "--learning_rate", 6e-3]
     said = train(*args, "--output_dir", "model", script="train_soft_fer.py", cwd=tmp_path)
     record = SoftFerConfig.from_pretrained(tmp_path / "model").training["all"]
     assert record["accuracy"] > 0.5 and record["ccc"] > 0.5 and record["sampler"] == "square_root"
     measured = [float(part) for part in re.findall(r"macro_f1 ([0-9.]+)", said)]
-    assert len(measured) == 19 and record["macro_f1"] >= max(measured) - 1e-4  # of all epochs the best
+    assert len(measured) == 14 and record["macro_f1"] >= max(measured) - 1e-4  # of all epochs the best
     assert not list((tmp_path / "model").glob(".best*"))
     fer = pipeline("soft-fer", model=str(tmp_path / "model"))
     dark, light = (fer(np.full((24, 24), grey, np.uint8)) for grey in (30, 220))
-    assert dark["valence"] < light["valence"] and -1 < light["arousal"] < dark["arousal"] < 1
+    assert dark["valence"] < light["valence"] and -1 <= light["arousal"] < dark["arousal"] <= 1
     assert "valence and arousal" in (tmp_path / "model/README.md").read_text()
     args = ["--dataset_name", ferplus, "--model", "model", "--output_dir", "report", "--num_faces", 0]
     train(*args, script="evaluate_model.py", cwd=tmp_path)
@@ -97,7 +97,7 @@ def test_valence_and_arousal_and_the_means_to_train_better(ferplus, tmp_path):
 
 
 def test_killed_it_goes_on_to_the_very_same_weights(ferplus, tmp_path):
-    args = [*COMMON[:-2], "--dataset_name", ferplus, *EVERYTHING, "--max_train_steps", 40, "--auto_augment", "rand-m5"]
+    args = [*COMMON[:-2], "--dataset_name", ferplus, *EVERYTHING, "--max_train_steps", 22, "--auto_augment", "rand-m5"]
     args += ["--checkpointing_steps", 3, "--resume_from_checkpoint", "latest"]
     train(*args, "--output_dir", "unbroken", script="train_soft_fer.py", cwd=tmp_path)
     process = subprocess.Popen(
@@ -162,14 +162,6 @@ def test_groups_are_drawn_as_often_as_the_sampler_says():
     assert list(PermutationSampler(groups, 0, 900, start=333, turns=turns)) == list(sampler)[333:]
 
 
-def test_training_on_one_subset(release, tmp_path):
-    args = [*COMMON, "--data_dir", release, "--backbone", "test_vit", "--max_train_steps", 1, "--subset", "easy"]
-    train(*args, "--output_dir", "easy", script="train_soft_fer.py", cwd=tmp_path)
-    easy = load_dataset("affectnet_plus", "easy", data_dir=str(release), split="train")
-    record = SoftFerConfig.from_pretrained(tmp_path / "easy").training["all"]
-    assert record["rows"] == len(easy) and record["subset"] == ["easy"]
-
-
 def test_each_subset_in_one_command(release, tmp_path):
     args = [*COMMON, "--data_dir", release, "--backbone", "test_vit", "--max_train_steps", 2, "--target", "hard"]
     said = train(*args, "--by_subset", "--output_dir", "runs", script="train_soft_fer.py", cwd=tmp_path)
@@ -183,6 +175,7 @@ def test_each_subset_in_one_command(release, tmp_path):
             measured["rows"] == validation_faces and f"| {name} | {rows[name]:,} | {measured['accuracy']:.4f} |" in said
         )
     assert sum(rows.values()) == 2 * rows["all"]
+    assert rows["easy"] == len(load_dataset("affectnet_plus", "easy", data_dir=str(release), split="train"))
     page = (tmp_path / "runs/by_subset.html").read_text()
     assert page.count("data:image/svg+xml") == 4 and "trained on difficult" in page
 
