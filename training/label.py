@@ -35,6 +35,7 @@ from training.checkpoints import written_beside
 from training.data import FaceDataset, Split, images_in, load_rows, load_split, split_to_label
 from training.fusion import fit_fusion, fused_model
 from training.metrics import js_divergence
+from training.slices import ranks_of, subsets_of_ranks
 from training.write_release import check_target, write_release
 
 SCORES = ("ebc", "au", "soft_label")
@@ -378,7 +379,7 @@ def label_table(split: Split, rows: np.ndarray, scores: np.ndarray) -> pa.Table:
     """scores: (3, rows, 8), as `SCORES`."""
     ids, labels, soft_label = split.ids[rows], split.labels[rows], scores[-1]
     human = np.where(labels < 0, 0, labels)
-    ranks = 1 + (soft_label > soft_label[np.arange(len(rows)), human, None]).sum(axis=1)
+    ranks = ranks_of(soft_label, human)
     unknown = labels < 0
     columns = {
         "split": pa.array([split.name] * len(rows)),
@@ -388,7 +389,7 @@ def label_table(split: Split, rows: np.ndarray, scores: np.ndarray) -> pa.Table:
             for name, values in zip(SCORES, scores, strict=True)
         },
         "rank": pa.array(ranks.astype("int8"), mask=unknown),
-        "subset": pa.array(np.digitize(ranks, [2, 4]).astype("int8"), mask=unknown),
+        "subset": pa.array(subsets_of_ranks(ranks).astype("int8"), mask=unknown),
     }
     return pa.table(columns)
 

@@ -9,6 +9,7 @@ from sklearn.metrics import confusion_matrix
 from affectnet_plus import EXPRESSIONS, SUBSETS
 from training import figures, pages
 from training.data import Split
+from training.slices import OWN_SCORES, subsets_of
 
 _STYLE = """
 .headline { display: flex; flex-wrap: wrap; gap: .6rem 2.2rem; margin: 1rem 0 }
@@ -32,7 +33,6 @@ figcaption { font-weight: 600; font-size: .95rem }
   .scale { min-width: 4.5rem } }
 .scroll { overflow-x: auto } td.wide { width: 40% }
 """
-_OWN = "by this model's own scores"
 _SMALL = 30  # rows, below which a slice says too little to be compared
 
 
@@ -86,17 +86,6 @@ def write_comparison(folder: Path, results: dict[str, dict], rows: dict[str, int
     return text
 
 
-def subsets_of(split: Split, truth: np.ndarray | None, scores: np.ndarray) -> tuple[np.ndarray, str]:
-    """(N,) 0 easy, 1 challenging, 2 difficult, -1 unknown, and where that comes from."""
-    if split.metadata is not None and "subset" in split.metadata.features:
-        held = np.array([-1 if v is None else v for v in split.metadata["subset"][:]])
-        if (held >= 0).any():
-            return held, "as the dataset says"
-    ranked, source = (scores, _OWN) if truth is None else (truth, "by the true soft labels")
-    own = ranked[np.arange(len(ranked)), split.labels, None]
-    return np.digitize(1 + (ranked > own).sum(axis=1), [2, 4]), source
-
-
 def _headline(result: dict) -> str:
     cells = []
     for name, title in (
@@ -130,7 +119,7 @@ def _confusions(labels: np.ndarray, predicted: np.ndarray, subset: np.ndarray, s
 
     shown = [matrix(np.ones(len(labels), dtype=bool), "all faces")]
     said = ""
-    if source != _OWN:  # by its own scores, a model is right about all easy faces and no others
+    if source != OWN_SCORES:  # by its own scores, a model is right about all easy faces and no others
         shown += [matrix(subset == i, name) for i, name in enumerate(SUBSETS) if (subset == i).any()]
         said = f" Subsets {source}."
     return (

@@ -20,6 +20,7 @@ from modeling import ImageError
 from training import pages
 from training.arguments import DataArguments, parse_arguments, stop
 from training.data import Split, load_rows, read_soft_labels, split_to_label
+from training.slices import ranks_of
 
 _STYLE = """
 table { width: 100% } th { position: sticky; top: 0; background: #fff } .bars { min-width: 15rem }
@@ -81,7 +82,7 @@ def suspects(split: Split, soft_label: np.ndarray, number: int) -> tuple[pd.Data
             "image_id": split.ids[rows],
             "human_label": [EXPRESSIONS[label] for label in labels],
             "experts": [EXPRESSIONS[best] for best in scores.argmax(axis=1)],
-            "rank": 1 + (scores > of_human[:, None]).sum(axis=1),
+            "rank": ranks_of(scores, labels),
             "margin": (scores.max(axis=1) - of_human).round(4),
         }
     )

@@ -9,13 +9,34 @@ from affectnet_plus import ETHNICITIES, EXPRESSIONS, GENDERS, SUBSETS
 from training.data import Split
 
 RESAMPLES = 1000
+OWN_SCORES = "by this model's own scores"
 _AGES = (20, 35, 50, 65)
 
 
-def slices_of(split: Split) -> dict[str, dict[str, np.ndarray]]:
+def ranks_of(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) place of the label's score among the (N, 8) scores of its row, from 1."""
+    return 1 + (scores > scores[np.arange(len(labels)), labels, None]).sum(axis=1)
+
+
+def subsets_of_ranks(ranks: np.ndarray) -> np.ndarray:
+    """0 easy: rank 1; 1 challenging: 2 or 3; 2 difficult."""
+    return np.digitize(ranks, [2, 4])
+
+
+def subsets_of(split: Split, truth: np.ndarray | None, scores: np.ndarray) -> tuple[np.ndarray, str]:
+    """(N,) 0 easy, 1 challenging, 2 difficult, -1 unknown, and where that comes from."""
+    if split.metadata is not None and "subset" in split.metadata.features:
+        held = np.array([-1 if v is None else v for v in split.metadata["subset"][:]])
+        if (held >= 0).any():
+            return held, "as the dataset says"
+    ranked, source = (scores, OWN_SCORES) if truth is None else (truth, "by the true soft labels")
+    return subsets_of_ranks(ranks_of(ranked, split.labels)), source
+
+
+def slices_of(split: Split, subset: np.ndarray | None = None) -> dict[str, dict[str, np.ndarray]]:
     """{what faces are sliced by: {slice: its rows}}, of whatever is known of the faces; rows that lack it are in none.
 
-    Head pose goes by thirds of |yaw|, as its unit is not documented.
+    `subset` (N,) as `subsets_of` has it. Head pose goes by thirds of |yaw|, as its unit is not documented.
     """
     found = {"expression": _groups(split.labels, EXPRESSIONS)}
     known = {} if split.metadata is None else split.metadata.features
@@ -23,8 +44,8 @@ def slices_of(split: Split) -> dict[str, dict[str, np.ndarray]]:
     def column(name: str) -> list:
         return split.metadata[name][:]
 
-    if "subset" in known:
-        found["subset"] = _groups([-1 if v is None else v for v in column("subset")], SUBSETS)
+    if subset is not None:
+        found["subset"] = _groups(subset, SUBSETS)
     for name, classes in (("gender", GENDERS), ("ethnicity", ETHNICITIES)):
         if name in known:  # the class with the highest score
             scores = [[v[c] for c in classes] if v and None not in v.values() else None for v in column(name)]
