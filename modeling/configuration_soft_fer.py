@@ -14,6 +14,8 @@ class SoftFerConfig(SoftLabelConfig):
         What the outputs were trained under: "sigmoid", independent scores, or "softmax", one distribution.
     valence_arousal (`bool`):
         Two outputs more, valence and arousal in [-1, 1] (tanh).
+    mirrored (`bool`):
+        Outputs are the mean of those of the image and of its mirror image, at twice the time; not so in training.
 
     The rest is `SoftLabelConfig`'s.
     """
@@ -23,6 +25,7 @@ class SoftFerConfig(SoftLabelConfig):
     backbone: str = "resnet50"
     activation: str = "sigmoid"
     valence_arousal: bool = False
+    mirrored: bool = False
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

@@ -38,6 +38,9 @@ class SoftFerForImageClassification(SoftLabelModel):
         """pixel_values (B, 3, H, W), normalised; labels (B, expressions) in [0, 1], a soft label, for the loss it was
         trained under."""
         outputs = self.backbone(network_input(pixel_values, self.config)).float()
+        if self.config.mirrored:
+            mirror_image = pixel_values.flip(dims=(3,))
+            outputs = (outputs + self.backbone(network_input(mirror_image, self.config)).float()) / 2
         outputs, affect = outputs.tensor_split([len(self.config.expressions)], dim=1)
         loss = None if labels is None else soft_fer_loss(outputs, labels.to(outputs), self.config.activation)
         logits = outputs if self.config.activation == "sigmoid" else log_odds_of_softmax(outputs)
