@@ -82,21 +82,26 @@ FIGURES |= {"ece_labels": "ECE to the human label"}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="for releases, runs and labels; 400 MB a synthetic seed")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--dataset_name", help="FER+ as a dataset (train, validation), instead of a synthetic release")
-    parser.add_argument("--skip_folds", action="store_true", help="leave out what needs experts in folds")
-    parser.add_argument("--mixed_precision", default="no", choices=["no", "bf16"])
-    parser.add_argument("--tables", action="store_true", help="print Markdown tables of the results")
-    args = parser.parse_args()
+    args = arguments(__doc__, "--skip_folds", "leave out what needs experts in folds")
     if args.tables:
         for yardstick in RECIPES:
             print_tables(yardstick)
-    elif args.folder is None:
-        parser.error("name a folder for the runs, or ask for --tables")
     else:
         measure(args)
+
+
+def arguments(doc: str, skip: str, skip_help: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
+    parser.add_argument("folder", type=Path, nargs="?", help="for releases, runs and labels; 400 MB a synthetic seed")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dataset_name", help="FER+ as a dataset (train, validation), instead of a synthetic release")
+    parser.add_argument(skip, action="store_true", help=skip_help)
+    parser.add_argument("--mixed_precision", default="no", choices=["no", "bf16"])
+    parser.add_argument("--tables", action="store_true", help="print Markdown tables of the results")
+    args = parser.parse_args()
+    if not (args.tables or args.folder):
+        parser.error("name a folder for the runs, or ask for --tables")
+    return args
 
 
 def measure(args) -> None:
@@ -356,6 +361,10 @@ def scores_of(model, views: list[dict], rows: np.ndarray) -> dict[str, np.ndarra
     return {name: values.sigmoid().numpy() for name, values in (("ebc", ebc), ("au", au), ("fused", fused))}
 
 
+def mean_and_spread(values: np.ndarray) -> str:
+    return f"{values.mean():.4f}" + (f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else "")
+
+
 def print_tables(yardstick: str) -> None:
     results = [json.loads(file.read_text()) for file in sorted(RESULTS.glob(f"soft_labels-{yardstick}-*.json"))]
     for split in ("validation", "train", "train, wrongly labelled"):
@@ -367,8 +376,7 @@ def print_tables(yardstick: str) -> None:
         for row, title in ROWS.items():
             if row in held[0]:
                 values = [np.array([figures[row][name] for figures in held]) for name in FIGURES]
-                said = [f"{v.mean():.4f}" + (f" ± {v.std(ddof=1):.4f}" if len(v) > 1 else "") for v in values]
-                print(f"| {title} | {' | '.join(said)} |")
+                print(f"| {title} | {' | '.join(map(mean_and_spread, values))} |")
     held = [result["auroc_of_wrong_labels"] for result in results if "auroc_of_wrong_labels" in result]
     for name in held[0] if held else ():
         values = [aurocs[name] for aurocs in held]

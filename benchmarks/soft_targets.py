@@ -11,12 +11,10 @@ and never the row they label. Measured on validation by evaluate_model.py, again
 FOLDER is that of benchmarks/soft_labels.py, whose networks are used where they are there already.
 """
 
-import argparse
 import json
-from pathlib import Path
 
 import numpy as np
-from soft_labels import FOLDS, RECIPES, RESULTS, Runner, data_for
+from soft_labels import FOLDS, RECIPES, RESULTS, Runner, arguments, data_for, mean_and_spread
 
 TARGETS = {
     "hard": "human label",
@@ -27,19 +25,10 @@ FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "js": "JS", "ece": "E
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="for releases, runs and labels")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--dataset_name", help="FER+ as a dataset (train, validation), instead of a synthetic release")
-    parser.add_argument("--skip_made", action="store_true", help="leave out the soft labels of label.py")
-    parser.add_argument("--mixed_precision", default="no", choices=["no", "bf16"])
-    parser.add_argument("--tables", action="store_true", help="print Markdown tables of the results")
-    args = parser.parse_args()
+    args = arguments(__doc__, "--skip_made", "leave out the soft labels of label.py")
     if args.tables:
         for yardstick in RECIPES:
             print_table(yardstick)
-    elif args.folder is None:
-        parser.error("name a folder for the runs, or ask for --tables")
     else:
         measure(args)
 
@@ -83,8 +72,7 @@ def print_table(yardstick: str) -> None:
         held = [result["validation"][target] for result in results if target in result["validation"]]
         if held:
             values = [np.array([figures[name] for figures in held]) for name in FIGURES]
-            said = [f"{v.mean():.4f}" + (f" ± {v.std(ddof=1):.4f}" if len(v) > 1 else "") for v in values]
-            print(f"| {title} | {len(held)} | {' | '.join(said)} |")
+            print(f"| {title} | {len(held)} | {' | '.join(map(mean_and_spread, values))} |")
 
 
 if __name__ == "__main__":
