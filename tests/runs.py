@@ -14,17 +14,20 @@ SMALL = ["--backbones", "test_vit", "test_vit3", "--image_size", "32", "--per_de
 SMALL += ["--dataloader_num_workers", "1", "--seed", "3"]
 
 
-def command(*args, script="train_ebc.py", processes=1) -> list[str]:
+ACCELERATE = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+ACCELERATE += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+
+
+def command(*args, script="train_ebc.py", processes=1, launcher=()) -> list[str]:
+    """`launcher=ACCELERATE` as the README has it; without one it is the same, sooner."""
     if processes > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        return [sys.executable, *launcher, str(TRAINING / script), "--use_cpu", *map(str, args)]
-    launcher = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
-    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+        args = ["--use_cpu", *args]
     return [sys.executable, *launcher, str(TRAINING / script), *map(str, args)]
 
 
-def train(*args, cwd, script="train_ebc.py", processes=1, expect=0) -> str:
-    run = subprocess.run(command(*args, script=script, processes=processes), cwd=cwd, capture_output=True, text=True)
+def train(*args, cwd, expect=0, **options) -> str:
+    run = subprocess.run(command(*args, **options), cwd=cwd, capture_output=True, text=True)
     assert run.returncode == expect or (expect and run.returncode), run.stderr[-3000:]
     return run.stdout + run.stderr
 

@@ -12,7 +12,7 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
-from runs import SMALL, TRAINING, assert_same_weights, command, train, weights
+from runs import ACCELERATE, SMALL, TRAINING, assert_same_weights, command, train, weights
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from transformers import AutoModelForImageClassification, pipeline
@@ -50,7 +50,7 @@ def unbroken(release, tmp_path_factory) -> Path:
     cwd = tmp_path_factory.mktemp("elsewhere")
     train(
         *SMALL, "--data_dir", release, "--output_dir", "runs/ebc", "--expressions", "happy", "contempt",
-        "--max_train_steps", 24, "--report_to", "tensorboard", cwd=cwd,
+        "--max_train_steps", 24, "--report_to", "tensorboard", cwd=cwd, launcher=ACCELERATE,
     )  # fmt: skip
     return cwd / "runs" / "ebc"
 
