@@ -8,6 +8,7 @@ from .configuration_au import ACTION_UNITS, PROTOTYPES, AUConfig
 from .configuration_ebc import EBCConfig
 from .configuration_fused import FusedConfig
 from .configuration_soft_fer import SoftFerConfig
+from .configuration_soft_label import INPUT_SETTINGS
 from .image_loading import ImageError, load_rgb, open_rgb
 from .model_card import CARD_METRICS, model_card
 from .modeling_au import AUForImageClassification, AUOutput, MultiHeadClassifier, multi_head_loss
@@ -42,6 +43,7 @@ __all__ = [
     "FusedConfig",
     "FusedForImageClassification",
     "FusedOutput",
+    "INPUT_SETTINGS",
     "ImageError",
     "MultiHeadClassifier",
     "PROTOTYPES",

@@ -4,7 +4,10 @@ import difflib
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import nn
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow makes an image grey
 
 
 def create_backbone(name: str, num_outputs: int, image_size: int, pretrained: bool = False) -> nn.Module:
@@ -39,13 +42,20 @@ def backbones_of(config) -> list[str]:
 
 
 def network_input(pixel_values: torch.Tensor, config) -> torch.Tensor:
-    """(B, 3, H, W) as the backbones of a model with this config take it: standardised where
-    `config.per_image_standardization` says so, each image by its own mean and standard deviation over all pixels and
-    channels."""
+    """(B, 3, H, W) as the backbones of a model with this config take it, (B, 3, `config.network_size`, ...): where the
+    config says so, luminance alone, in all three channels; standardised, each image by its own mean and standard
+    deviation over all pixels and channels; enlarged (bilinear)."""
+    if config.grayscale:
+        # Of the image before it was normalised, but for a factor and a shift that are the same for all images.
+        weights = pixel_values.new_tensor(config.image_std) * pixel_values.new_tensor(_LUMA)
+        luma = (pixel_values * (weights / weights.sum()).reshape(3, 1, 1)).sum(dim=1, keepdim=True)
+        pixel_values = luma.expand_as(pixel_values)
     if config.per_image_standardization:
         # An even image has no deviation: it becomes 0.
         deviation, mean = torch.std_mean(pixel_values, dim=(1, 2, 3), keepdim=True)
         pixel_values = (pixel_values - mean) / deviation.clamp(min=1e-3)
+    if config.upscale > 1:
+        pixel_values = F.interpolate(pixel_values, scale_factor=config.upscale, mode="bilinear")
     return pixel_values.contiguous(memory_format=torch.channels_last)  # 1.1 to 5 times as fast
 
 

@@ -4,7 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_au import AUConfig
 from .configuration_ebc import EBCConfig
-from .configuration_soft_label import SoftLabelConfig
+from .configuration_soft_label import INPUT_SETTINGS, SoftLabelConfig
 
 
 @strict
@@ -32,13 +32,12 @@ class FusedConfig(SoftLabelConfig):
     def __post_init__(self, **kwargs):
         self.ebc = _config(self.ebc, EBCConfig)
         self.au = _config(self.au, AUConfig)
-        of_input = ("image_size", "image_mean", "image_std", "per_image_standardization")
-        for key in ("expressions", *of_input):
+        for key in ("expressions", *INPUT_SETTINGS):
             ebc, au = (list(v) if isinstance(v := getattr(c, key), tuple) else v for c in (self.ebc, self.au))
             if ebc != au:
                 raise ValueError(f"The EBC has {key} {ebc}, the AU experts have {au}: train both alike to fuse them.")
         self.id2label = dict(self.ebc.id2label)
-        for key in of_input:
+        for key in INPUT_SETTINGS:
             setattr(self, key, getattr(self.ebc, key))
         super().__post_init__(**kwargs)
         self.ebc_weights = dict(self.ebc_weights or {})

@@ -5,6 +5,7 @@ from transformers import PreTrainedConfig
 
 # The released order of the soft label; the model's own copy of `affectnet_plus.EXPRESSIONS`.
 ID2LABEL = dict(enumerate(("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")))
+INPUT_SETTINGS = ("image_size", "image_mean", "image_std", "grayscale", "per_image_standardization", "upscale")
 
 
 @strict
@@ -12,9 +13,9 @@ class SoftLabelConfig(PreTrainedConfig):
     r"""
     image_size (`int`), image_mean, image_std (`list[float]`):
         Side of the square RGB input in pixels, and its normalisation after scaling to [0, 1].
-    per_image_standardization (`bool`):
-        Standardise each normalised image by its own mean and standard deviation; the model does it, not the image
-        processor.
+    grayscale (`bool`), per_image_standardization (`bool`), upscale (`int`):
+        What the model, not the image processor, then does to each normalised image: leave nothing but its luminance,
+        standardise it by its own mean and standard deviation, enlarge it to `upscale` times its side.
     calibration (`dict[str, dict]`):
         Per expression what was fitted on validation: log-odds are divided by `temperature` (above 0), then
         `log_odds_shift` is added. An expression without an entry has 1 and 0.
@@ -30,7 +31,9 @@ class SoftLabelConfig(PreTrainedConfig):
     image_size: int = 224
     image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
+    grayscale: bool = False
     per_image_standardization: bool = False
+    upscale: int = 1
     calibration: dict[str, dict] | None = None
     training: dict[str, dict] | None = None
     evaluation: dict | None = None
@@ -39,11 +42,18 @@ class SoftLabelConfig(PreTrainedConfig):
         if self.id2label is None and "num_labels" not in kwargs:
             self.id2label = dict(ID2LABEL)
         super().__post_init__(**kwargs)
+        if self.upscale < 1:
+            raise ValueError(f"upscale is a whole number from 1, not {self.upscale}.")
         self.label2id = {label: i for i, label in self.id2label.items()}
         self.problem_type = "multi_label_classification"  # stock pipelines then apply a sigmoid
         self.calibration = dict(self.calibration or {})
         self.training = dict(self.training or {})
         self.evaluation = dict(self.evaluation or {})
+
+    @property
+    def network_size(self) -> int:
+        """Side in pixels of what the backbones see."""
+        return self.image_size * self.upscale
 
     @property
     def expressions(self) -> list[str]:

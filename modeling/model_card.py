@@ -124,8 +124,12 @@ def _with_truth(name: str, key: str, evaluation: dict) -> str:
 
 def _then(config) -> str:
     steps = []
+    if config.grayscale:
+        steps.append("The model sees nothing but its luminance")
     if config.per_image_standardization:
         steps.append("The model standardises each image by its own mean and deviation")
+    if config.upscale > 1:
+        steps.append(f"It is enlarged to {config.network_size} x {config.network_size} pixels inside the model")
     if getattr(config, "mirrored", False):
         steps.append("Scores are those of the image and its mirror image together")
     return "".join(f". {step}" for step in steps)

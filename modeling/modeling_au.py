@@ -24,7 +24,7 @@ class MultiHeadClassifier(nn.Module):
         self.config = config
         self.of_expression = 1 + config.rest_outputs
         heads = self.of_expression + len(config.action_units[expression])
-        self.backbone = create_backbone(config.backbone, heads, config.image_size, pretrained)
+        self.backbone = create_backbone(config.backbone, heads, config.network_size, pretrained)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         outputs = self.backbone(network_input(pixel_values, self.config)).float()

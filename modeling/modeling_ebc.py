@@ -19,7 +19,7 @@ class BinaryEnsemble(nn.Module):
         super().__init__()
         self.config = config
         self.classifiers = nn.ModuleList(
-            create_backbone(name, 1 + config.rest_outputs, config.image_size, pretrained) for name in config.backbones
+            create_backbone(name, 1 + config.rest_outputs, config.network_size, pretrained) for name in config.backbones
         )
 
     def forward(self, pixel_values: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class SoftFerForImageClassification(SoftLabelModel):
 
     def __init__(self, config: SoftFerConfig):
         super().__init__(config)
-        self.backbone = create_backbone(config.backbone, config.num_outputs, config.image_size)
+        self.backbone = create_backbone(config.backbone, config.num_outputs, config.network_size)
         self.post_init()
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> SoftFerOutput:

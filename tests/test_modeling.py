@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 import modeling
@@ -144,12 +145,39 @@ def test_with_standardised_images_light_and_contrast_count_for_nothing(tmp_path)
             assert (plain(0.3 * faces + 0.8).logits - plain(faces).logits).abs().max() > 1e-3
 
 
+def test_grey_model_sees_a_colour_photograph_as_its_grey_twin_and_both_enlarged(tmp_path):
+    torch.manual_seed(0)
+    face = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    for config in (
+        EBCConfig(backbones=["test_vit"], image_size=32, grayscale=True, upscale=2),
+        AUConfig(backbone="test_vit", image_size=32, grayscale=True, upscale=2),
+        SoftFerConfig(backbone="test_vit", image_size=32, grayscale=True, upscale=2),
+    ):
+        model = AutoModelForImageClassification.from_config(config)
+        model.save_pretrained(tmp_path)
+        card = (tmp_path / "README.md").read_text()
+        assert "nothing but its luminance" in card and "enlarged to 64 x 64 pixels" in card
+        fer = pipeline("soft-fer", model=str(tmp_path))
+        colour, grey, mirrored = fer([face, face.convert("L"), face.transpose(Image.Transpose.FLIP_LEFT_RIGHT)])
+        assert colour["soft_label"] == pytest.approx(grey["soft_label"], abs=2e-3)  # Pillow rounds to 8 bits
+        assert colour["soft_label"] != pytest.approx(mirrored["soft_label"], abs=2e-3)
+        # The same weights, shown the enlarged image.
+        plain = AutoModelForImageClassification.from_config(
+            type(config).from_dict(config.to_dict() | {"image_size": 64, "upscale": 1})
+        ).eval()
+        plain.load_state_dict(fer.model.state_dict())
+        pixel_values = torch.randn(2, 3, 32, 32)
+        with torch.no_grad():
+            enlarged = torch.nn.functional.interpolate(pixel_values, scale_factor=2, mode="bilinear")
+            torch.testing.assert_close(fer.model(pixel_values).logits, plain(enlarged).logits)
+
+
 @pytest.mark.parametrize(
     "create",
     [
         lambda: calibrated_model(["test_vit"]),
         lambda: SoftFerForImageClassification(
-            SoftFerConfig(backbone="test_vit", image_size=64, activation="softmax", per_image_standardization=True)
+            SoftFerConfig(backbone="test_vit", image_size=32, activation="softmax", grayscale=True, upscale=2)
         ),
     ],
 )

@@ -263,6 +263,8 @@ def stopped(script, args, tmp_path, monkeypatch, capsys) -> str:
             ["--backbones", "test_vit", "--init_from", "{runs}/hard", "--per_image_standardization"],
             ["hard", "trained without --per_image_standardization"],
         ),
+        (train_ebc, ["--backbones", "test_vit", "--init_from", "{runs}/hard", "--grayscale"], ["without --grayscale"]),
+        (train_ebc, ["--backbones", "test_vit", "--upscale", 0], ["--upscale is a factor of at least 1, not 0"]),
         (
             train_ebc,
             ["--backbones", *["test_vit"] * 3, "--init_from", "{runs}/hard", "{runs}/hard"],

@@ -150,6 +150,20 @@ class NetworkArguments:
             "photograph count for little. For networks from scratch; pretrained ones have not learnt it."
         },
     )
+    grayscale: bool = field(
+        default=False,
+        metadata={
+            "help": "Show the network nothing but luminance: for training faces that are grey, as FER2013's, so that "
+            "the model is at home in colour photographs, too."
+        },
+    )
+    upscale: int = field(
+        default=1,
+        metadata={
+            "help": "Enlarge faces by this factor inside the network: many networks halve their input early, and small "
+            "faces would be lost."
+        },
+    )
     pretrained: bool = field(default=False, metadata={"help": "Start from timm's pretrained weights (needs the Hub)."})
     init_from: list[str] = field(
         default_factory=list,
@@ -162,12 +176,15 @@ class NetworkArguments:
     def __post_init__(self):
         if self.image_size < 16:
             raise ValueError(f"--image_size is at least 16 pixels, not {self.image_size}.")
+        if self.upscale < 1:
+            raise ValueError(f"--upscale is a factor of at least 1, not {self.upscale}.")
         if self.pretrained and self.init_from:
             raise ValueError("--pretrained and --init_from both name the weights to start from: give one of them.")
 
     def input_settings(self) -> dict:
         """What goes into a model's config."""
-        return {"image_size": self.image_size, "per_image_standardization": self.per_image_standardization}
+        names = ("image_size", "per_image_standardization", "grayscale", "upscale")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification, get_scheduler
 
 from affectnet_plus import EXPRESSIONS
-from modeling import ImageError, SoftLabelModel, image_processor_for
+from modeling import INPUT_SETTINGS, ImageError, SoftLabelModel, image_processor_for
 from training.arguments import stop_at_image
 from training.calibration import fit_calibration
 from training.checkpoints import (
@@ -492,8 +492,8 @@ def check_same_network(output_dir: Path, config) -> None:
         return
     held = AutoConfig.from_pretrained(output_dir)
     of_network = ("model_type", "backbones", "backbone", "action_units", "rest_outputs", "valence_arousal")
-    for key in (*of_network, "activation", "image_size"):
-        ours, theirs = (getattr(c, key, None) for c in (config, held))
+    for key in (*of_network, "activation", *INPUT_SETTINGS):
+        ours, theirs = (list(v) if isinstance(v := getattr(c, key, None), tuple) else v for c in (config, held))
         if ours != theirs:
             raise ValueError(
                 f"{output_dir} holds a model with {key} {theirs}, this run has {ours}: "

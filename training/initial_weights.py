@@ -40,7 +40,7 @@ def read_weights(paths: list[str], config, settings: dict) -> list[dict]:
         )
     pairs = list(zip(paths if len(paths) > 1 else paths * len(backbones), backbones, strict=True))
     read = {
-        pair: _for_backbone(_read(Path(pair[0]), settings, config), pair[1], config.image_size) for pair in set(pairs)
+        pair: _for_backbone(_read(Path(pair[0]), settings, config), pair[1], config.network_size) for pair in set(pairs)
     }
     return [read[pair] for pair in pairs]
 
@@ -59,7 +59,7 @@ def _read(path: Path, settings: dict, wanted) -> dict:
         _check_left_out(path, config.get("training") or {}, settings)
         expressions = list(config.get("id2label", {}).values())
         if str(config.get("model_type")).startswith("affectnet_plus"):
-            _check_standardization(path, config.get("per_image_standardization", False), wanted)
+            _check_input(path, config, wanted)
     if file.suffix == ".safetensors":
         state = load_file(file)
     else:
@@ -71,12 +71,14 @@ def _read(path: Path, settings: dict, wanted) -> dict:
     return {"path": path, "state": state, "expressions": expressions, "said": f"{path.name} (sha256 {digest})"}
 
 
-def _check_standardization(path: Path, standardized: bool, wanted) -> None:
-    if standardized != wanted.per_image_standardization:
-        raise ValueError(
-            f"--init_from {path} was trained {'with' if standardized else 'without'} --per_image_standardization: "
-            f"{'give it' if standardized else 'leave it out'} here, too."
-        )
+def _check_input(path: Path, config: dict, wanted) -> None:
+    for flag in ("per_image_standardization", "grayscale"):
+        given = config.get(flag, False)
+        if given != getattr(wanted, flag):
+            raise ValueError(
+                f"--init_from {path} was trained {'with' if given else 'without'} --{flag}: "
+                f"{'give it' if given else 'leave it out'} here, too."
+            )
 
 
 def _check_left_out(path: Path, training: dict, settings: dict) -> None:

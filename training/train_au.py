@@ -81,7 +81,7 @@ def main():
     try:
         expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(au_args.expressions))]
         config = AUConfig(backbone=au_args.backbone, rest_outputs=au_args.rest_outputs, **au_args.input_settings())
-        check_backbone(config.backbone, config.image_size)
+        check_backbone(config.backbone, config.network_size)
         accelerator = create_accelerator(args, fold_args)
         with accelerator.main_process_first():  # the others find the cache
             if au_args.pretrained:

@@ -58,7 +58,7 @@ def main():
             backbones=ebc_args.backbones, rest_outputs=ebc_args.rest_outputs, **ebc_args.input_settings()
         )
         for backbone in config.backbones:
-            check_backbone(backbone, config.image_size)
+            check_backbone(backbone, config.network_size)
         accelerator = create_accelerator(args, fold_args)
         with accelerator.main_process_first():  # the others find the cache
             if ebc_args.pretrained:

@@ -170,7 +170,7 @@ def main():
             mirrored=model_args.mirrored,
             **model_args.input_settings(),
         )
-        check_backbone(config.backbone, config.image_size)
+        check_backbone(config.backbone, config.network_size)
         if model_args.metric_for_best_model and args.eval_strategy == "no":
             raise ValueError("--metric_for_best_model needs --eval_strategy epoch.")
         if model_args.by_subset and (args.push_to_hub or fold_args.num_folds):
@@ -183,7 +183,7 @@ def main():
         accelerator = create_accelerator(args, fold_args)
         with accelerator.main_process_first():  # the others find the cache
             if model_args.pretrained:
-                create_backbone(config.backbone, len(EXPRESSIONS), config.image_size, pretrained=True)
+                create_backbone(config.backbone, len(EXPRESSIONS), config.network_size, pretrained=True)
             train, evaluation = load_splits(data_args, with_soft_labels=model_args.target != "hard")
         if model_args.metric_for_best_model == "js_divergence" and evaluation.soft_labels is None:
             raise ValueError(f"--metric_for_best_model js_divergence: {evaluation.name} has no soft labels.")
@@ -324,7 +324,7 @@ class Network(nn.Module):
     def __init__(self, config: SoftFerConfig, pretrained: bool):
         super().__init__()
         self.config = config
-        self.backbone = create_backbone(config.backbone, config.num_outputs, config.image_size, pretrained)
+        self.backbone = create_backbone(config.backbone, config.num_outputs, config.network_size, pretrained)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         return self.backbone(network_input(pixel_values, self.config)).float()
