@@ -1,5 +1,7 @@
 """The models. Importing this makes them and the `soft-fer` task known to `transformers`."""
 
+from pathlib import Path
+
 from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -26,6 +28,7 @@ for _config, _model in (
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModelForImageClassification.register(_config, _model, exist_ok=True)
+IN_THE_BOX = Path(__file__).with_name("in_the_box")  # will be what `pipeline("soft-fer")` takes when none is named
 PIPELINE_REGISTRY.register_pipeline(
     "soft-fer", pipeline_class=SoftFerPipeline, pt_model=AutoModelForImageClassification, type="image"
 )
@@ -44,6 +47,7 @@ __all__ = [
     "FusedForImageClassification",
     "FusedOutput",
     "INPUT_SETTINGS",
+    "IN_THE_BOX",
     "ImageError",
     "MultiHeadClassifier",
     "PROTOTYPES",

@@ -23,6 +23,8 @@ class SoftLabelConfig(PreTrainedConfig):
         Per expression how it was trained: sampler, seed, steps, optimiser, data, validation figures.
     evaluation (`dict`):
         Figures for the card's model-index, and what they were measured on.
+    notes (`str`):
+        What else the card shall say: the data, whom to ask, what the model cannot do.
 
     `id2label` names the expressions this model holds, in the order of `logits`: all eight in the released order by
     default, fewer where only some are trained yet.
@@ -37,6 +39,7 @@ class SoftLabelConfig(PreTrainedConfig):
     calibration: dict[str, dict] | None = None
     training: dict[str, dict] | None = None
     evaluation: dict | None = None
+    notes: str = ""
 
     def __post_init__(self, **kwargs):
         if self.id2label is None and "num_labels" not in kwargs:

