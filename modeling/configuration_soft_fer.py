@@ -22,7 +22,7 @@ class SoftFerConfig(SoftLabelConfig):
 
     model_type = "affectnet_plus_soft_fer"
 
-    backbone: str = "resnet50"
+    backbone: str = "efficientnet_b0"
     activation: str = "sigmoid"
     valence_arousal: bool = False
     mirrored: bool = False

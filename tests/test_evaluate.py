@@ -6,6 +6,7 @@ import shutil
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -74,6 +75,21 @@ def test_figures_are_those_of_the_written_predictions(report, faces):
     for name in ("accuracy", "macro_f1", "js"):
         low, high = result["intervals"][name]
         assert low < result[name] < high
+
+
+def test_compared_with_the_soft_labels_of_a_folder(report, faces, tmp_path):
+    """Those that the model itself gave, but for one face in seven."""
+    table = pq.read_table(report / "predictions.parquet").to_pandas()
+    scores = np.stack(table["soft_label"])
+    scores[::7] = 1 - scores[::7]
+    (tmp_path / "soft").mkdir()
+    labels = pa.table({"image_id": table["image_id"], "soft_label": scores.tolist()})
+    pq.write_table(labels, tmp_path / "soft/validation-00000-of-00001.parquet")
+    args = ["--data_dir", faces / "AffectNet+", "--model", faces / "ours", "--num_faces", 0, "--output_dir", "out"]
+    train(*args, "--soft_labels", "soft", script="evaluate_model.py", cwd=tmp_path)
+    result = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert result["top1"] == pytest.approx(np.mean(np.arange(len(scores)) % 7 > 0), abs=1e-4)
+    assert result["truth"] == "soft label of label.py"
 
 
 def test_slices_cover_the_faces(report, faces):

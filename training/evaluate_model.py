@@ -26,7 +26,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
 from modeling import CARD_METRICS, ImageError, SoftLabelModel, model_card
 from training.arguments import DataArguments, parse_arguments, stop, stop_at_image
-from training.data import FaceDataset, Split, known_truth, load_split
+from training.data import FaceDataset, Split, known_truth, load_split, read_soft_labels
 from training.experts import predict
 from training.metrics import HumanLabels, SoftLabels, ValenceArousal, js_divergences
 from training.report import write_report
@@ -44,6 +44,13 @@ class EvaluationArguments:
         metadata={
             "help": "For a model that only numbers its classes: their names in order, or one of "
             f"{', '.join(LABEL_ORDERS)}."
+        },
+    )
+    soft_labels: str | None = field(
+        default=None,
+        metadata={
+            "help": "Compare scores with those that label.py wrote into this folder, instead of what the dataset "
+            "knows: how near a student comes to its teachers."
         },
     )
     update_card: bool = field(
@@ -71,6 +78,8 @@ def main():
         with accelerator.main_process_first():  # the others find the cache
             split = load_split(data_args, data_args.eval_split_name, args.max_samples, with_soft_labels=True)
         known = known_truth(split, data_args)
+        if args.soft_labels:
+            known = read_soft_labels(args.soft_labels, split), "soft label of label.py"
     except (ValueError, OSError) as error:
         stop(error)
     try:
