@@ -89,7 +89,7 @@ def test_compared_with_the_soft_labels_of_a_folder(report, faces, tmp_path):
     train(*args, "--soft_labels", "soft", script="evaluate_model.py", cwd=tmp_path)
     result = json.loads((tmp_path / "out/metrics.json").read_text())
     assert result["top1"] == pytest.approx(np.mean(np.arange(len(scores)) % 7 > 0), abs=1e-4)
-    assert result["truth"] == "soft label of label.py"
+    assert result["truth"] == "the soft label of label.py"
 
 
 def test_slices_cover_the_faces(report, faces):

@@ -79,7 +79,7 @@ def main():
             split = load_split(data_args, data_args.eval_split_name, args.max_samples, with_soft_labels=True)
         known = known_truth(split, data_args)
         if args.soft_labels:
-            known = read_soft_labels(args.soft_labels, split), "soft label of label.py"
+            known = read_soft_labels(args.soft_labels, split), "the soft label of label.py"
     except (ValueError, OSError) as error:
         stop(error)
     try:
