@@ -51,9 +51,8 @@ def main():
     }
     ratios = np.divide(seconds["teacher"], seconds["student"])
     result["times_as_fast"] = {"median": round(float(np.median(ratios)), 1), "from": round(ratios.min(), 1)}
-    print(
-        json.dumps(result | {"threads": torch.get_num_threads(), "student": result["student"] | {"is": args.student}})
-    )
+    result["student"]["backbone"] = args.student
+    print(json.dumps(result | {"threads": torch.get_num_threads()}))
 
 
 if __name__ == "__main__":
