@@ -55,8 +55,8 @@ weights are half precision on disk and single in memory.
 
 Data: FER+ (Barsoum et al., 2016, MIT licence), the votes of ten people on each face of FER2013 (Goodfellow et al.,
 2013); the target is the share of the votes per expression. No image is shipped with it. Faces of FER2013 are 48 x 48
-pixels, grey, found by web search for emotional words and cut out by a detector. 26,940 faces were learned from; faces
-whose votes tie or mostly say "unknown" or "not a face" were not.
+pixels, grey, found by web search for emotional words and cut out by a detector. Faces whose votes tie or mostly say
+"unknown" or "not a face" were not learned from.
 
 What it cannot do: it has seen few faces of disgust (0.6 %) and contempt (0.6 %) and finds few of them. It wants an
 upright face crop with little around it, finds no faces itself, and sees no more of a photograph than 48 x 48 grey

@@ -102,7 +102,7 @@ def _for_backbone(read: dict, name: str, image_size: int) -> dict:
     if differing := sorted(key for key in wanted.keys() | given.keys() if wanted.get(key) != given.get(key)):
         raise ValueError(
             f"--init_from {read['path']} holds no weights of {name} at {image_size} pixels: {differing[0]} differs, "
-            f"the first of {len(differing)}. Backbone and --image_size have to be those it was trained with."
+            f"the first of {len(differing)}. Backbone, --image_size and --upscale have to be those it had."
         )
     of_last = {key: weight for key, weight in read["state"].items() if key.startswith(last)}
     return read | {"state": state, "last": of_last if read["expressions"] == list(EXPRESSIONS) else {}}
