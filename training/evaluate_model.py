@@ -28,7 +28,7 @@ from modeling import CARD_METRICS, ImageError, SoftLabelModel, model_card
 from training.arguments import DataArguments, parse_arguments, stop, stop_at_image
 from training.data import FaceDataset, Split, known_truth, load_split, read_soft_labels
 from training.experts import predict
-from training.metrics import HumanLabels, SoftLabels, ValenceArousal, js_divergences
+from training.metrics import HumanLabels, SoftLabels, ValenceArousal, defined, js_divergences
 from training.report import write_report
 from training.slices import OWN_SCORES, interval, macro_f1_of, mean_of, slices_of, subsets_of
 
@@ -115,7 +115,7 @@ def evaluate(
         "data_config": data_args.dataset_config_name or "default",
         "split": split.name,
         "truth": truth_name,
-        **measure(scores, affect, split, truth),
+        **measure(scores, affect, split, truth, truth_name),
     }
     (output_dir / "metrics.json").write_text(json.dumps(defined(result), indent=1) + "\n")
     pq.write_table(predictions(scores, affect, split), output_dir / "predictions.parquet")
@@ -199,7 +199,9 @@ class Scores(nn.Module):
         return ours if affect is None else torch.cat([ours, affect.float()], dim=1)
 
 
-def measure(scores: np.ndarray, affect: np.ndarray, split: Split, truth: np.ndarray | None) -> dict:
+def measure(
+    scores: np.ndarray, affect: np.ndarray, split: Split, truth: np.ndarray | None, truth_name: str = "the truth"
+) -> dict:
     """Figures of all rows, with intervals, and the few that make sense of small groups for each slice."""
     predicted = scores.argmax(axis=1)
     statistics = {
@@ -224,7 +226,8 @@ def measure(scores: np.ndarray, affect: np.ndarray, split: Split, truth: np.ndar
     if affect.size and not np.isnan(annotated).all():
         metric = ValenceArousal(keep_in_memory=True)
         result |= metric.compute(predictions=affect.tolist(), references=annotated.tolist())
-    subset, source = subsets_of(split, truth, scores)
+    subset, source = subsets_of(split, truth, truth_name, scores)
+    result["subsets"] = source
     result["slices"] = {
         by: {
             name: {"rows": len(rows), **figures(rows, [s for s in statistics if by != "expression" or s != "macro_f1"])}
@@ -234,13 +237,6 @@ def measure(scores: np.ndarray, affect: np.ndarray, split: Split, truth: np.ndar
         for by, groups in slices_of(split, None if source == OWN_SCORES else subset).items()
     }
     return result
-
-
-def defined(value):
-    """With None for what is undefined (NaN), which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: defined(held) for key, held in value.items()}
-    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def predictions(scores: np.ndarray, affect: np.ndarray, split: Split) -> pa.Table:

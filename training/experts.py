@@ -38,7 +38,7 @@ from training.checkpoints import (
 )
 from training.data import FaceDataset, PermutationSampler, Split, check_enough_rows
 from training.initial_weights import load_weights, parts_of, read_weights
-from training.metrics import OneVsRest, js_divergence
+from training.metrics import OneVsRest, defined, js_divergence
 
 
 @dataclass
@@ -441,8 +441,9 @@ def evaluate_folder(run: Run) -> None:
         if evaluation.soft_labels is not None:
             metrics["js_divergence"] = js_divergence(scores, evaluation.soft_labels)
     metrics["rows"] = len(labels)
-    (run.output_dir / "metrics.json").write_text(json.dumps(metrics, indent=1))
-    print(json.dumps(metrics, indent=1))
+    said = json.dumps(defined(metrics), indent=1)
+    (run.output_dir / "metrics.json").write_text(said)
+    print(said)
 
 
 def start_pushing(accelerator: Accelerator, args, fold_args) -> str | None:

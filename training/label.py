@@ -285,7 +285,10 @@ def label_settings(data_args, args, splits: list[Split], folds: dict, accelerato
     def digest(text: str) -> str:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    rows = {split.name: {"rows": len(split), "ids_sha256": digest("\n".join(split.ids))} for split in splits}
+    rows = {
+        split.name: {"rows": len(split), "ids": split.id_source, "ids_sha256": digest("\n".join(split.ids))}
+        for split in splits
+    }
     experts = [digest(json.dumps([c.calibration, c.training], sort_keys=True)) for c in experts_of(folds)]
     return {
         "data": Path(args.image_dir).name if args.image_dir else data_args.name(),

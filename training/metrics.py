@@ -22,8 +22,8 @@ class OneVsRest(evaluate.Metric):
     """Area under the ROC curve and average precision of each expression against the rest (scikit-learn).
 
     `predictions` (N, len(expressions)) scores, `references` (N,) indices into `expressions`, any other number being
-    one of the rest. Returns `auroc` and `average_precision`, both {expression: float}, and `mean_auroc` and
-    `mean_average_precision`; NaN for an expression of which `references` hold none or nothing else.
+    one of the rest. Returns `auroc` and `average_precision`, both {expression: float}, NaN for an expression of which
+    `references` hold none or nothing else, and `mean_auroc` and `mean_average_precision` over all others.
     """
 
     def __init__(self, expressions: list[str], **kwargs):
@@ -51,7 +51,8 @@ class OneVsRest(evaluate.Metric):
                 float(average_precision_score(is_expression, scores[:, i])) if defined else float("nan")
             )
         for name in ("auroc", "average_precision"):
-            result[f"mean_{name}"] = float(np.mean(list(result[name].values())))
+            known = [value for value in result[name].values() if not np.isnan(value)]
+            result[f"mean_{name}"] = float(np.mean(known)) if known else float("nan")
         return result
 
 
@@ -92,7 +93,8 @@ class ValenceArousal(evaluate.Metric):
     """How near valence and arousal are to the annotated ones.
 
     `predictions` and `references`: (N, 2), valence and arousal in [-1, 1]; a reference that is NaN is left out. Returns
-    for `valence` and for `arousal`: `ccc` (Lin's concordance; torchmetrics), `rmse` (scikit-learn), `sign_agreement`
+    for `valence` and for `arousal`: `ccc` (Lin's concordance; torchmetrics; 0 where either never varies), `rmse`
+    (scikit-learn), `sign_agreement`
     (share of the rows whose signs are equal, as in AffectNet, Mollahosseini et al., 2017) and `rows`; NaN without rows.
     """
 
@@ -115,7 +117,8 @@ class ValenceArousal(evaluate.Metric):
             ours, theirs = ours[known], theirs[known]
             result[name] = dict.fromkeys(("ccc", "rmse", "sign_agreement"), float("nan")) | {"rows": int(known.sum())}
             if known.any():
-                result[name]["ccc"] = float(concordance_corrcoef(torch.from_numpy(ours), torch.from_numpy(theirs)))
+                concordance = concordance_corrcoef(torch.from_numpy(ours), torch.from_numpy(theirs))
+                result[name]["ccc"] = float(concordance.nan_to_num())
                 result[name]["rmse"] = float(root_mean_squared_error(theirs, ours))
                 result[name]["sign_agreement"] = float((np.sign(ours) == np.sign(theirs)).mean())
         return result
@@ -185,6 +188,15 @@ def _calibration_error(score: np.ndarray, truth: np.ndarray, bins: int) -> float
     return float(np.abs(np.bincount(place, score - truth, bins)).sum() / len(score))
 
 
+def defined(value):
+    """With None for what is undefined (NaN), which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: defined(held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [defined(held) for held in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
 def js_divergence(soft_labels: np.ndarray, reference: np.ndarray) -> float:
     """Mean Jensen-Shannon divergence in nats of two (N, C) arrays of scores, each row divided by its sum; rows that are
     no distribution, because all their scores are 0, are left out."""
@@ -195,5 +207,7 @@ def js_divergences(soft_labels: np.ndarray, reference: np.ndarray) -> np.ndarray
     """(N,) the same of each row, NaN where one of the two is no distribution."""
     divergences = np.full(len(soft_labels), np.nan)
     held = soft_labels.any(axis=1) & reference.any(axis=1)
-    divergences[held] = jensenshannon(soft_labels[held], reference[held], axis=1) ** 2
+    # Of two that differ in their last bits only, scipy takes the root of a sum that may be below 0.
+    with np.errstate(invalid="ignore"):
+        divergences[held] = np.nan_to_num(jensenshannon(soft_labels[held], reference[held], axis=1)) ** 2
     return divergences

@@ -43,7 +43,7 @@ def write_report(
     """`result` as metrics.json has it; `scores` (N, 8); `affect` (N, 2) or (N, 0); `truth` (N, 8) or None. Raises
     `ImageError`."""
     predicted = scores.argmax(axis=1)
-    subset, source = subsets_of(split, truth, scores)
+    subset, source = subsets_of(split, truth, result["truth"], scores)
     sections = [
         _headline(result),
         _confusions(split.labels, predicted, subset, source),
@@ -58,9 +58,10 @@ def write_report(
     path.write_text(pages.page(title, f"<h1>{html.escape(title)}</h1>" + "\n".join(sections), _STYLE), "utf-8")
 
 
-def write_comparison(folder: Path, results: dict[str, dict], rows: dict[str, int]) -> str:
-    """The paper's Fig. 5: models trained on one subset each, on the same faces. `results` as metrics.json has them;
-    `rows` each was trained on. Writes by_subset.html and by_subset.md into `folder`; returns the latter, a table."""
+def write_comparison(folder: Path, results: dict[str, dict], rows: dict[str, int], network: str) -> str:
+    """As the paper's Fig. 5: models trained on one subset each, on the same faces. `results` as metrics.json has them;
+    `rows` each was trained on; `network`, what they all are. Writes by_subset.html and by_subset.md into `folder`;
+    returns the latter, a table."""
     heads = {"accuracy": "accuracy", "macro_f1": "macro F1", "js": "JS", "ece": "calibration error"}
     heads = {key: head for key, head in heads.items() if all(key in result for result in results.values())}
     held = [name for name in SUBSETS if all(name in result["slices"].get("subset", {}) for result in results.values())]
@@ -79,7 +80,8 @@ def write_comparison(folder: Path, results: dict[str, dict], rows: dict[str, int
     ]
     title = f"Trained on one subset, measured on all of {next(iter(results.values()))['split']}"
     body = (
-        f'<h1>{html.escape(title)}</h1><div class="scroll"><table><tr>{"".join(f"<th>{c}" for c in columns)}{table}'
+        f"<h1>{html.escape(title)}</h1><p>{html.escape(network)}</p>"
+        f'<div class="scroll"><table><tr>{"".join(f"<th>{c}" for c in columns)}{table}'
         f'</table></div><h2>What is taken for what</h2><div class="figures">{"".join(matrices)}</div>'
     )
     (folder / "by_subset.html").write_text(pages.page(title, body, _STYLE), "utf-8")
@@ -242,5 +244,7 @@ def _slices(result: dict) -> str:
 
 def _settings(result: dict, settings: dict) -> str:
     shown = {key: result[key] for key in ("model", "data", "data_config", "split", "rows")} | settings
+    if shown.get("soft_labels"):
+        shown["soft_labels"] = Path(shown["soft_labels"]).name  # no path of this machine in a page to publish
     rows = "".join(f"<tr><td>{html.escape(k)}<td>{html.escape(str(v))}" for k, v in shown.items())
     return f'<h2>Settings</h2><div class="scroll"><table>{rows}</table></div>'

@@ -23,13 +23,13 @@ def subsets_of_ranks(ranks: np.ndarray) -> np.ndarray:
     return np.digitize(ranks, [2, 4])
 
 
-def subsets_of(split: Split, truth: np.ndarray | None, scores: np.ndarray) -> tuple[np.ndarray, str]:
+def subsets_of(split: Split, truth: np.ndarray | None, truth_name: str, scores: np.ndarray) -> tuple[np.ndarray, str]:
     """(N,) 0 easy, 1 challenging, 2 difficult, -1 unknown, and where that comes from."""
     if split.metadata is not None and "subset" in split.metadata.features:
         held = np.array([-1 if v is None else v for v in split.metadata["subset"][:]])
         if (held >= 0).any():
             return held, "as the dataset says"
-    ranked, source = (scores, OWN_SCORES) if truth is None else (truth, "by the true soft labels")
+    ranked, source = (scores, OWN_SCORES) if truth is None else (truth, f"by {truth_name}")
     return subsets_of_ranks(ranks_of(ranked, split.labels)), source
 
 

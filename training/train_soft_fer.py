@@ -55,7 +55,7 @@ from training.experts import (
     train_network,
     train_runs,
 )
-from training.metrics import HumanLabels, ValenceArousal, js_divergence
+from training.metrics import HumanLabels, ValenceArousal, defined, js_divergence
 from training.report import write_comparison
 
 PART = "all"  # expressions at once
@@ -106,8 +106,9 @@ class SoftFerArguments(NetworkArguments):
     by_subset: bool = field(
         default=False,
         metadata={
-            "help": "The paper's baseline experiment: train on easy, challenging, difficult and all faces, into "
-            "folders of those names, and measure each on the whole validation set."
+            "help": "The design of the paper's baseline experiment (its network: --backbone resnet50): train on easy, "
+            "challenging, difficult and all faces, into folders of those names, and measure each on the whole "
+            "validation set."
         },
     )
     sampler: str = field(
@@ -123,7 +124,10 @@ class SoftFerArguments(NetworkArguments):
     )
     auto_augment: str = field(
         default="",
-        metadata={"help": "A policy of timm, e.g. rand-m9-mstd0.5-inc1, in place of the usual augmentation."},
+        metadata={
+            "help": "A policy of timm, e.g. rand-m9-mstd0.5-inc1, in place of affine, light and contrast; flip and "
+            "erasing stay."
+        },
     )
     metric_for_best_model: str | None = field(
         default=None,
@@ -227,7 +231,10 @@ def compare_subsets(runs: list[Run], data_args) -> None:
     if accelerator.is_main_process:
         print(
             write_comparison(
-                Path(args.output_dir).parent, results, {run.output_dir.name: len(run.train) for run in runs}
+                Path(args.output_dir).parent,
+                results,
+                {run.output_dir.name: len(run.train) for run in runs},
+                f"{runs[0].config.backbone}, --target {runs[0].settings['target']}",
             )
         )
 
@@ -236,7 +243,7 @@ def load_teacher(model_args: SoftFerArguments, config: SoftFerConfig) -> SoftLab
     if not model_args.teacher:
         return None
     try:
-        teacher = AutoModelForImageClassification.from_pretrained(model_args.teacher)
+        teacher = AutoModelForImageClassification.from_pretrained(model_args.teacher, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"--teacher {model_args.teacher} holds no model ({str(error).splitlines()[0]}). One that label.py fused "
@@ -307,7 +314,9 @@ def train_model(run: Run, part: str, model_args: SoftFerArguments, teacher: Soft
         alter_batch=batch_alteration(model_args, teacher, run.accelerator),
         best_by=(best, BEST[best]) if best else None,
     )  # fmt: skip
-    config.training = {part: run.settings | {"drawn": record} | figures(outputs, config, run.evaluation)}
+    measured = defined(figures(outputs, config, run.evaluation))
+    record = run.settings | {"drawn": record}
+    config.training = {part: record | ({"without_mirror_image": measured} if config.mirrored else measured)}
 
     def save(bare: Network) -> None:
         model = SoftFerForImageClassification(config)
