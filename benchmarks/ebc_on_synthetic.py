@@ -8,7 +8,6 @@ that nothing but the faces tells the label).
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from datasets import ClassLabel, DatasetDict, load_dataset
 from sklearn.metrics import roc_auc_score
+from soft_labels import ONE_THREAD
 from transformers import pipeline
 
 import affectnet_plus
@@ -71,7 +71,7 @@ def train(flags: list) -> None:
         "--expressions",
     ]
     runs = [
-        subprocess.Popen([*command, *half, *map(str, flags)], env={**os.environ, "OMP_NUM_THREADS": "1"})
+        subprocess.Popen([*command, *half, *map(str, flags)], env=ONE_THREAD)
         for half in (EXPRESSIONS[:4], EXPRESSIONS[4:])
     ]
     if any([run.wait() for run in runs]):
