@@ -300,7 +300,7 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
             f"{folder} does not hold all labels of {split.name} ({len(files)} files): run label.py to its end."
         )
     settings = Path(folder) / "label.json"
-    labelled_by = json.loads(settings.read_text())["splits"][split.name]["ids"] if settings.exists() else None
+    labelled_by = json.loads(settings.read_text())["splits"][split.name].get("ids") if settings.exists() else None
     if labelled_by not in (None, split.id_source) and _BY_NUMBER in labelled_by + split.id_source:
         raise ValueError(
             f"{folder} knows the rows of {split.name} by {labelled_by}, here they have {split.id_source}, so that a "
