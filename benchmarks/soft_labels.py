@@ -85,7 +85,8 @@ FIGURES |= {"ece_labels": "ECE to the human label"}
 
 
 def main():
-    args = arguments(__doc__, "--only", choices=["validation", "folds"], help="one half of it: the other takes as long")
+    only = {"choices": ["validation", "folds"], "help": "one half of it: the other takes as long"}
+    args = arguments(__doc__, {"--only": only})
     if args.tables:
         for yardstick in RECIPES:
             print_tables(yardstick)
@@ -93,12 +94,13 @@ def main():
         measure(args)
 
 
-def arguments(doc: str, flag: str, **more) -> argparse.Namespace:
+def arguments(doc: str, own_flags: dict[str, dict]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
     parser.add_argument("folder", type=Path, nargs="?", help="for releases, runs and labels; 400 MB a synthetic seed")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dataset_name", help="FER+ as a dataset (train, validation), instead of a synthetic release")
-    parser.add_argument(flag, **more)
+    for flag, more in own_flags.items():
+        parser.add_argument(flag, **more)
     parser.add_argument("--mixed_precision", default="no", choices=["no", "bf16"])
     parser.add_argument("--tables", action="store_true", help="print Markdown tables of the results")
     args = parser.parse_args()
@@ -205,8 +207,8 @@ def auroc_of_margin(scores: np.ndarray, labels: np.ndarray, is_wrong: np.ndarray
 class Runner:
     """The training scripts, in one process with one thread each: several seeds can run side by side."""
 
-    def __init__(self, args, recipe: dict, data: list, folder: Path):
-        self.seed, self.precision = args.seed, args.mixed_precision
+    def __init__(self, args, recipe: dict, data: list, folder: Path, seed: int | None = None):
+        self.seed, self.precision = seed or args.seed, args.mixed_precision
         self.recipe, self.data, self.folder = recipe, data, folder
 
     def starts(self, rows: str, folds: list) -> list[Path]:

@@ -8,10 +8,12 @@
 Same backbone, budget and seed; only the target differs: the human label, the dataset's own soft label (of a synthetic
 release machine-made, of FER+ the votes), and the soft label that label.py makes by experts that saw human labels only
 and never the row they label. Measured on validation by evaluate_model.py, against the true intensities or the votes.
-FOLDER is that of benchmarks/soft_labels.py, whose experts in folds are used where they are there already.
+FOLDER is that of benchmarks/soft_labels.py, whose experts in folds are used where they are there already. Some of the
+targets can be left for another time: their figures join those that the file of results holds.
 """
 
 import json
+import sys
 
 import numpy as np
 from soft_labels import FOLDS, RECIPES, RESULTS, Runner, arguments, data_for, mean_and_spread
@@ -26,7 +28,9 @@ FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "js": "JS", "ece": "E
 
 
 def main():
-    args = arguments(__doc__, "--skip_made", action="store_true", help="leave out the soft labels of label.py")
+    targets = {"nargs": "+", "choices": list(TARGETS), "default": list(TARGETS), "help": "some of them"}
+    experts_seed = {"type": int, "help": "of the experts whose labels are learned from FER+; default: --seed"}
+    args = arguments(__doc__, {"--targets": targets, "--experts_seed": experts_seed})
     if args.tables:
         for yardstick in RECIPES:
             print_table(yardstick)
@@ -42,22 +46,29 @@ def measure(args) -> None:
     epochs = EPOCHS[yardstick]
     same = ["--backbone", recipe["backbone"], "--num_train_epochs", epochs, "--learning_rate", recipe["starts"][0][1]]
     flags = {"hard": ["--target", "hard"], "own": ["--target", "distribution"]}
-    if not args.skip_made:
-        labels = run.label("folds", run.experts("folds", ["--num_folds", FOLDS]), [], "labels-of-all")
-        flags["made"] = ["--target", "distribution", "--soft_labels", labels]
-    models = {name: folder / "targets" / name for name in flags}
-    for name, model in models.items():
-        run.train("train_soft_fer.py", model, [*same, *flags[name], "--seed", args.seed])
     result = {"yardstick": yardstick, "seed": args.seed, "epochs": epochs, "mixed_precision": args.mixed_precision}
-    result["validation"] = {}
-    for name, model in models.items():
-        report = folder / "targets" / f"report-{name}"
+    file = RESULTS / f"soft_targets-{yardstick}-{args.seed}.json"
+    held = json.loads(file.read_text()) if file.exists() else {"validation": {}}
+    if set(held["validation"]) - set(args.targets) and any(held[name] != value for name, value in result.items()):
+        sys.exit(f"{file} is of other epochs or another precision: measure all targets anew, without --targets.")
+    result["validation"] = held["validation"]
+    if "made" in args.targets:
+        seed = args.experts_seed or args.seed
+        if seed != args.seed and not args.dataset_name:
+            sys.exit("--experts_seed is for --dataset_name: each synthetic seed has a release of its own.")
+        labelling = Runner(args, recipe, run.data, args.folder / f"{yardstick}-{seed}", seed)
+        labels = labelling.label("folds", labelling.experts("folds", ["--num_folds", FOLDS]), [], "labels-of-all")
+        flags["made"] = ["--target", "distribution", "--soft_labels", labels]
+    for name in args.targets:
+        model, report = folder / "targets" / name, folder / "targets" / f"report-{name}"
+        run.train("train_soft_fer.py", model, [*same, *flags[name], "--seed", args.seed])
         run.launch("evaluate_model.py", report, ["--model", model, "--num_faces", 0])
         measured = json.loads((report / "metrics.json").read_text())
-        result["rows"] = measured["rows"]
         result["validation"][name] = {figure: round(measured[figure], 5) for figure in FIGURES}
+        if name == "made":
+            result["validation"][name]["experts_seed"] = labelling.seed
+    result["rows"] = measured["rows"]
     RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"soft_targets-{yardstick}-{args.seed}.json"
     file.write_text(json.dumps(result, indent=1) + "\n")
     print(file.read_text())
 
