@@ -251,17 +251,23 @@ class Runner:
         return target
 
     def launch(self, script: str, output_dir: Path, flags: list) -> None:
+        words = [*self.data, "--output_dir", output_dir, "--dataloader_num_workers", 1, *flags]
+        words = ["--mixed_precision", self.precision, "--dynamo_backend", "no", TRAINING / script, *words]
+        words = ["--num_processes", "1", "--num_machines", "1", *map(str, words)]
         done = output_dir.with_name(f"{output_dir.name}.log")
         if done.exists():
+            if done.open().readline().strip() != " ".join(words):
+                sys.exit(
+                    f"{done} is of another run, by other flags: delete it and {output_dir}, or name another folder."
+                )
             return
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
-        launcher += ["--mixed_precision", self.precision, "--dynamo_backend", "no", str(TRAINING / script)]
-        words = [*self.data, "--output_dir", output_dir, "--dataloader_num_workers", 1, *flags]
         print(script, output_dir, flush=True)
         done.parent.mkdir(parents=True, exist_ok=True)
         running = done.with_suffix(".running.log")
         with open(running, "w") as log:
-            run = subprocess.run([*launcher, *map(str, words)], stdout=log, stderr=log, env=ONE_THREAD)
+            print(*words, file=log, flush=True)
+            launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+            run = subprocess.run([*launcher, *words], stdout=log, stderr=log, env=ONE_THREAD)
         if run.returncode:
             sys.exit(f"{script} failed, see {running}")
         running.rename(done)

@@ -28,6 +28,14 @@ class SoftFerPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
+    def __init__(self, model, *args, **kwargs):
+        if not model.config.model_type.startswith("affectnet_plus_"):
+            raise ValueError(
+                f"soft-fer is for models of affectnet-plus, and {model.config.name_or_path} is a "
+                f"{model.config.model_type}: see pipeline('image-classification'), or training/evaluate_model.py."
+            )
+        super().__init__(model, *args, **kwargs)
+
     def _sanitize_parameters(self, threshold: float | None = None, top_k: int | None = None, timeout=None):
         postprocess = {}
         if threshold is not None:

@@ -219,7 +219,8 @@ def test_folds_leave_each_row_out_once_and_may_be_dealt_to_ranks(ferplus, tmp_pa
     # What is finished is not trained again.
     said = train(*args, "--output_dir", "one", "--resume_from_checkpoint", "latest", script="train_au.py", cwd=tmp_path)
     assert "sad: AUROC" not in said
-    train(*args, "--output_dir", "three", "--fold", 1, script="train_au.py", cwd=tmp_path)
+    flags = ["--output_dir", "three", "--fold", 1, "--fold_per_rank"]  # nothing is left for the second process
+    train(*args, *flags, script="train_au.py", cwd=tmp_path, processes=2)
     assert [folder.name for folder in (tmp_path / "three").iterdir()] == ["fold-1"]
     assert_same_weights(tmp_path / "three/fold-1", tmp_path / "one/fold-1")
     assert weights(tmp_path / "one/fold-0").keys() == weights(tmp_path / "one/fold-1").keys()

@@ -147,7 +147,7 @@ def test_the_best_epoch_is_kept_and_the_average_is_of_the_weights(ferplus, tmp_p
 
     kept, outputs, record = train_network(
         run, "all", 0, create, lambda outputs, targets: F.cross_entropy(outputs, targets),
-        *[train_soft_fer.targets_of(split, model_args) for split in splits], groups=[np.arange(len(splits[0]))],
+        train_soft_fer.targets_of(splits[0], model_args), groups=[np.arange(len(splits[0]))],
         measure=measure, alter_batch=look, best_by=("score", 1),
     )  # fmt: skip
     assert record["best_step"] == 20 and len(measured) == 3
@@ -357,6 +357,11 @@ def stopped(script, args, tmp_path, monkeypatch, capsys) -> str:
         (
             train_soft_fer,
             ["--backbone", "test_vit", "--soft_label_column_name", "votes"],
+            ["No column 'votes'", "--soft_label_column_name"],
+        ),
+        (
+            train_soft_fer,
+            ["--backbone", "test_vit", "--soft_label_column_name", "none"],
             ["no soft labels", "--soft_label_column_name", "--target hard"],
         ),
         (train_soft_fer, ["--backbone", "test_vit", "--subset", "easy"], ["--subset easy", "no column `subset`"]),

@@ -38,6 +38,7 @@ def broken(ferplus, tmp_path_factory) -> Path:
         some = [{"bytes": None if i == 5 else image["bytes"], "path": None} for i, image in enumerate(images)]
         rows = rows.add_column("some_images", [None if image["bytes"] is None else image for image in some])
         rows = rows.add_column("some", [-1 if i == 3 else label for i, label in enumerate(rows["label"])])
+        rows = rows.add_column("votes", [[7.0, 3.0] + [0.0] * 6] * len(rows))
         rows = rows.remove_columns("image").add_column("image", [{"bytes": b"no image", "path": None}] * len(rows))
         rows = rows.cast_column("image", datasets.Image()).cast_column("some_images", datasets.Image())
         rows.cast_column("some", rows.features["label"]).to_parquet(folder / file.name)
@@ -191,6 +192,9 @@ def test_flags_from_a_file(ferplus, tmp_path):
         (["--dataset_name", "{broken}", "--label_column_name", "some"], ["no label", "first in 3"]),
         (["--dataset_name", "{broken}", "--image_column_name", "some_images"], ["1 rows without an image"]),
         (["--dataset_name", "{broken}", "--eval_strategy", "no"], ["row", "not a readable image"]),
+        (["--dataset_name", "{ferplus}", "--max_grad_norm", "-1"], ["at least 0", "--max_grad_norm"]),
+        (["--dataset_name", "{ferplus}", "--seed", "268435456"], ["below 268435456", "--seed"]),
+        (["--dataset_name", "{broken}", "--soft_label_column_name", "votes"], ["not from 0 to 1", "first in", "sum"]),
         (["--dataset_name", "{ferplus}", "--pretrained"], ["No pretrained weights of test_vit", "train from scratch"]),
     ],
     ids=lambda value: value[-2].lstrip("-") if isinstance(value[0], str) and value[0].startswith("--") else None,
@@ -243,6 +247,17 @@ def test_resuming_with_other_settings_is_refused(ferplus, tmp_path):
     process.wait()
     said = train(*args, "--learning_rate", 0.5, "--resume_from_checkpoint", "latest", cwd=tmp_path, expect=2)
     assert "learning_rate (was 0.001, now 0.5)" in said
+    # As many faces a step, but dealt out otherwise.
+    args += ["--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 2]
+    said = train(*args, "--resume_from_checkpoint", "latest", cwd=tmp_path, expect=2)
+    assert "gradient_accumulation_steps (was 1, now 2)" in said and "faces_per_step" not in said
+
+
+def test_a_run_that_diverges_ends_with_a_sentence_and_saves_nothing(ferplus, tmp_path):
+    args = [*SMALL, "--dataset_name", ferplus, "--output_dir", "ebc", "--expressions", "sad", "--max_train_steps", 8]
+    said = train(*args, "--learning_rate", 1e30, cwd=tmp_path, expect=2)
+    assert "nothing can be learned from here" in said and "Traceback" not in said
+    assert not (tmp_path / "ebc/config.json").exists()
 
 
 def test_sampler_continues_where_it_was():
@@ -295,6 +310,7 @@ def test_js_divergence_of_known_distributions():
     assert js_divergence(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])) == pytest.approx(np.log(2))
     scores = np.random.default_rng(0).random((500, 8))
     assert (js_divergences(scores, scores * (1 + 1e-15)) < 1e-12).all()  # not undefined
+    assert np.isnan(js_divergence(np.full((3, 8), np.nan), np.eye(3, 8)))  # and what is undefined is not 0
 
 
 def test_picture_of_faces_with_their_bars(unbroken, release, tmp_path):

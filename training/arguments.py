@@ -49,7 +49,10 @@ class DataArguments:
     )
     soft_label_column_name: str = field(
         default="soft_label",
-        metadata={"help": "Column that validation is compared with where it exists; experts never learn from it."},
+        metadata={
+            "help": "Column that validation is compared with where it exists; 'none' for no column. Experts never "
+            "learn from it; a Soft-FER model does, unless it is given other targets."
+        },
     )
     eval_split_name: str = field(default="validation", metadata={"help": "Split to calibrate and measure on."})
 
@@ -128,6 +131,11 @@ class OptimizationArguments:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"--{name} has to be above 0, not {getattr(self, name)}.")
+        for name in ("weight_decay", "max_grad_norm", "dataloader_num_workers", "warmup_steps", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} is at least 0, not {getattr(self, name)}.")
+        if self.seed >= 2**28:  # seeds of the parts follow from it, and NumPy takes those below 2**32
+            raise ValueError(f"--seed is below {2**28}, not {self.seed}.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"--ema_decay is from 0 to below 1, not {self.ema_decay}.")
         if self.checkpointing_steps not in ("epoch", "no") and not (
@@ -274,6 +282,11 @@ def _words_of_file(path: str) -> list[str]:
     for flag, value in flags.items():
         words += [f"--{flag}", *(value if isinstance(value, list) else [value])]
     return words
+
+
+def no_model(model: str, error: OSError) -> ValueError:
+    reason = str(error).splitlines()[0]
+    return ValueError(f"--model {model} is no folder with a model, and not to be had from the Hub: {reason}")
 
 
 def stop(error: Exception | str):

@@ -265,8 +265,17 @@ def _labels(rows: datasets.Dataset, column: str) -> tuple[np.ndarray, list[str]]
 def _soft_labels(rows: datasets.Dataset, args, to_ours: np.ndarray) -> np.ndarray | None:
     """Scores in the order of the label's class names, reordered with them. Classes it does not have stay 0."""
     column = args.soft_label_column_name
-    if column not in rows.column_names or not isinstance(rows.features[args.label_column_name], datasets.ClassLabel):
-        return None  # plain names have no order
+    if column not in rows.column_names:
+        if column not in ("none", type(args).soft_label_column_name):
+            _check_column(rows, "soft_label_column_name", args)
+        return None
+    if not isinstance(rows.features[args.label_column_name], datasets.ClassLabel):
+        warnings.warn(
+            f"The scores in column {column!r} are not read: they have no order, as {args.label_column_name!r} holds "
+            "plain strings. Cast it to a ClassLabel with names in the order of the scores.",
+            stacklevel=2,
+        )
+        return None
     values = rows[column][:]
     if all(value is None for value in values):  # a release without soft labels
         return None
@@ -277,6 +286,11 @@ def _soft_labels(rows: datasets.Dataset, args, to_ours: np.ndarray) -> np.ndarra
         )
     ours = np.zeros((len(rows), len(EXPRESSIONS)))
     ours[:, to_ours] = np.array(values, dtype=np.float64)
+    if (wrong := ~((ours >= 0) & (ours <= 1 + 1e-6)).all(axis=1)).any():
+        raise ValueError(
+            f"Column {column!r} of {rows.split} holds scores that are not from 0 to 1 in {int(wrong.sum())} rows, "
+            f"first in {int(wrong.argmax())}: divide counts of votes by their sum, percentages by 100."
+        )
     return ours
 
 

@@ -8,12 +8,13 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, set_seed
+from accelerate.utils import InitProcessGroupKwargs, broadcast, set_seed
 from filelock import FileLock
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
@@ -26,7 +27,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, get_schedu
 
 from affectnet_plus import EXPRESSIONS
 from modeling import INPUT_SETTINGS, ImageError, SoftLabelModel, image_processor_for
-from training.arguments import stop_at_image
+from training.arguments import stop, stop_at_image
 from training.calibration import fit_calibration
 from training.checkpoints import (
     BEST_FILE,
@@ -39,6 +40,8 @@ from training.checkpoints import (
 from training.data import FaceDataset, PermutationSampler, Split, check_enough_rows
 from training.initial_weights import load_weights, parts_of, read_weights
 from training.metrics import OneVsRest, defined, js_divergence
+
+PATIENCE = InitProcessGroupKwargs(timeout=timedelta(days=7))  # of a process that waits for others, e.g. for the cache
 
 
 @dataclass
@@ -53,10 +56,25 @@ class Run:
     train: Split
     evaluation: Split
     settings: dict  # what decides the weights
-    place: int  # among the runs of one command
     initial_weights: list[dict]  # one per backbone, or none
     checkpoints: dict[str, Path]
     parts: list[str]  # still to be trained: expressions, or the one part of a model that has no others
+    first_step: int = 0  # in trackers, whose steps may only grow over all runs of a command
+    tracked_as: str = ""  # in trackers, before the part's name
+
+    @property
+    def faces_per_step(self) -> int:
+        args = self.args
+        return args.per_device_train_batch_size * self.accelerator.num_processes * args.gradient_accumulation_steps
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, round(len(self.train) / self.faces_per_step))
+
+    @property
+    def max_steps(self) -> int:
+        """Of each part."""
+        return self.args.max_train_steps or math.ceil(self.args.num_train_epochs * self.steps_per_epoch)
 
 
 def create_accelerator(args, fold_args) -> Accelerator:
@@ -64,6 +82,7 @@ def create_accelerator(args, fold_args) -> Accelerator:
         _leave_the_other_ranks(fold_args)
     accelerator = Accelerator(
         cpu=args.use_cpu,
+        kwargs_handlers=[PATIENCE],
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         log_with=args.report_to,
         project_dir=args.output_dir,
@@ -79,6 +98,9 @@ def _leave_the_other_ranks(fold_args) -> None:
         int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
     )
     fold_args.folds = fold_args.folds[rank::world]
+    if not fold_args.folds:
+        tqdm.write(f"Process {rank} has no fold left to train: {world} processes for fewer folds.", file=sys.stderr)
+        sys.exit(0)
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     os.environ["CUDA_VISIBLE_DEVICES"] = devices[local] if local < len(devices) and devices[local] else str(local)
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
@@ -86,16 +108,14 @@ def _leave_the_other_ranks(fold_args) -> None:
 
 
 def plan_runs(
-    accelerator, data_args, args, fold_args, kind_args, config, model_class, parts, train, evaluation, more=None,
-    place=0,
-) -> list[Run]:  # fmt: skip
-    """One `Run`, or one for each fold; raises `ValueError` where one cannot be. `more` goes into the settings; `place`
-    is that of the first among the runs of one command."""
+    accelerator, data_args, args, fold_args, kind_args, config, model_class, parts, train, evaluation, more=None
+) -> list[Run]:
+    """One `Run`, or one for each fold; raises `ValueError` where one cannot be. `more` goes into the settings."""
     expressions = [part for part in parts if part in EXPRESSIONS]
     if args.resume_from_checkpoint not in (None, "latest") and len(fold_args.folds) > 1:
         raise ValueError("--resume_from_checkpoint FOLDER is of one fold: name that one by --fold, or say 'latest'.")
     runs = []
-    for number, fold in enumerate(fold_args.folds):
+    for fold in fold_args.folds:
         output_dir = Path(args.output_dir) / (f"fold-{fold}" if fold is not None else "")
         rows = train if fold is None else train.without_fold(fold, fold_args.num_folds)
         check_enough_rows(rows, evaluation, expressions, "" if fold is None else f" without fold {fold}")
@@ -112,8 +132,8 @@ def plan_runs(
             left = [name for name in parts if name not in finished]
             checkpoints = find_checkpoints(output_dir, args.resume_from_checkpoint)
             for part in checkpoints.keys() & left:
-                check_same_settings(checkpoints[part], settings)
-        run = (accelerator, args, config, model_class, output_dir, rows, evaluation, settings, place + number, weights)
+                check_same_settings(checkpoints[part], settings | shares_of_a_step(accelerator, args))
+        run = (accelerator, args, config, model_class, output_dir, rows, evaluation, settings, weights)
         runs.append(Run(*run, checkpoints, left))
         if accelerator.is_main_process:
             output_dir.mkdir(parents=True, exist_ok=True)
@@ -133,6 +153,9 @@ def train_runs(
     if accelerator.log_with:
         settings = {key: str(value) for group in all_args for key, value in vars(group).items()}
         accelerator.init_trackers(Path(sys.argv[0]).stem, config=settings)
+    for number, run in enumerate(runs):
+        run.first_step = sum(len(EXPRESSIONS) * before.max_steps for before in runs[:number])
+        run.tracked_as = f"{run.output_dir.name}/" if len(runs) > 1 else ""
     try:
         for run in runs:
             for part in run.parts:
@@ -154,7 +177,6 @@ def train_network(
     create: Callable[[], torch.nn.Module],
     loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     train_targets: np.ndarray,
-    eval_targets: np.ndarray,
     groups: list[np.ndarray],
     measure: Callable[[np.ndarray], dict[str, float]],
     turns: Sequence[int] | None = None,
@@ -168,7 +190,7 @@ def train_network(
         part, number: what it is called, and its place among the parts; seeds follow from the place.
         create: makes the network, (B, 3, H, W) -> (B, outputs).
         loss_function: (outputs, targets) -> scalar.
-        train_targets, eval_targets: float32 (rows, n) of the two splits.
+        train_targets: float32 (rows, n).
         groups, turns: rows that are drawn from in turn, and how often each in a round (`PermutationSampler`).
         measure: figures of validation from its outputs (rows, outputs).
         auto_augment: a policy of timm, in place of the usual augmentation.
@@ -182,9 +204,7 @@ def train_network(
     """
     accelerator, args, output_dir = run.accelerator, run.args, run.output_dir
     seed = args.seed * len(EXPRESSIONS) + number  # the same whichever parts are trained beside it
-    faces_per_step = args.per_device_train_batch_size * accelerator.num_processes * args.gradient_accumulation_steps
-    steps_per_epoch = max(1, round(len(run.train) / faces_per_step))
-    max_steps = args.max_train_steps or math.ceil(args.num_train_epochs * steps_per_epoch)
+    faces_per_step, steps_per_epoch, max_steps = run.faces_per_step, run.steps_per_epoch, run.max_steps
 
     set_seed(seed)
     network = create()
@@ -223,13 +243,13 @@ def train_network(
         )
     )  # fmt: skip
     eval_loader = accelerator.prepare(
-        DataLoader(
-            FaceDataset(run.evaluation, image_processor, eval_targets), args.per_device_eval_batch_size, **workers
-        )
+        DataLoader(FaceDataset(run.evaluation, image_processor), args.per_device_eval_batch_size, **workers)
     )
 
-    # For trackers, whose steps may only grow.
-    first_step = (len(EXPRESSIONS) * run.place + number) * max_steps
+    def track(figures: dict) -> None:
+        named = {f"{run.tracked_as}{part}/{name}": value for name, value in figures.items()}
+        accelerator.log(named, run.first_step + number * max_steps + step)
+
     progress = tqdm(total=max_steps, initial=step, desc=part, disable=not accelerator.is_local_main_process)
     network.train()
     for batch_number, batch in enumerate(train_loader, start=step * args.gradient_accumulation_steps):
@@ -254,17 +274,18 @@ def train_network(
         if ema:
             ema.update(accelerator.unwrap_model(network), step=step)
         progress.update()
+        if step % 20 == 0 or step == max_steps:
+            check_finite(loss, part, step)
         if step % 20 == 0:
             progress.set_postfix(loss=f"{loss.item():.3f}")
-            figures = {f"{part}/loss": loss.item(), f"{part}/learning_rate": scheduler.get_last_lr()[0]}
-            accelerator.log(figures, first_step + step)
+            track({"loss": loss.item(), "learning_rate": scheduler.get_last_lr()[0]})
         if step == max_steps:
             break
         if step % steps_per_epoch == 0 and args.eval_strategy == "epoch":
             if ema:
                 _agree_on_buffers(accelerator, kept)
             figures = measure(predict(accelerator, kept, eval_loader))
-            accelerator.log({f"{part}/{name}": value for name, value in figures.items()}, first_step + step)
+            track(figures)
             if best_by and _is_better(figures, best, best_by):
                 best = {"step": step, best_by[0]: figures[best_by[0]]}
                 if accelerator.is_main_process:
@@ -274,7 +295,9 @@ def train_network(
             network.train()
         every = steps_per_epoch if args.checkpointing_steps == "epoch" else args.checkpointing_steps
         if every != "no" and step % int(every) == 0:
-            state = {"part": part, "step": step, "settings": run.settings, "best": best}
+            check_finite(loss, part, step)
+            settings = run.settings | shares_of_a_step(accelerator, args)
+            state = {"part": part, "step": step, "settings": settings, "best": best}
             save_checkpoint(accelerator, output_dir, state, best_file if best else None)
     progress.close()
 
@@ -282,7 +305,7 @@ def train_network(
         _agree_on_buffers(accelerator, kept)
     outputs = predict(accelerator, kept, eval_loader)
     figures = measure(outputs)
-    accelerator.log({f"{part}/{name}": value for name, value in figures.items()}, first_step + max_steps)
+    track(figures)
     record = {"seed": seed, "draws": draws, "steps": max_steps}
     if best and not _is_better(figures, best, best_by):
         accelerator.wait_for_everyone()
@@ -348,7 +371,7 @@ def train_expert(
 
     of_train = run.train.labels == index
     network, outputs, sampled = train_network(
-        run, expression, index, create, loss_function, train_targets, eval_targets,
+        run, expression, index, create, loss_function, train_targets,
         groups=[np.flatnonzero(of_train), np.flatnonzero(~of_train)],
         measure=lambda outputs: figures(outputs[:, expression_columns].mean(axis=1)),
     )  # fmt: skip
@@ -486,6 +509,20 @@ def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelera
         "seed": args.seed,
         "mixed_precision": accelerator.mixed_precision,
     }
+
+
+def shares_of_a_step(accelerator: Accelerator, args) -> dict:
+    """How the faces of a step are dealt out: another number of processes cannot go on at a checkpoint."""
+    return {"processes": accelerator.num_processes, "gradient_accumulation_steps": args.gradient_accumulation_steps}
+
+
+def check_finite(loss: torch.Tensor, part: str, step: int) -> None:
+    """End the run where it has diverged, before anything is saved of it."""
+    if not torch.isfinite(loss):
+        stop(
+            f"{part}: the loss of step {step} is {loss.item()}, nothing can be learned from here: take a lower "
+            "--learning_rate, or --mixed_precision no or bf16 instead of fp16."
+        )
 
 
 def check_same_network(output_dir: Path, config) -> None:

@@ -15,7 +15,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification
@@ -33,6 +32,7 @@ from modeling import FusedConfig, ImageError
 from training.arguments import DataArguments, parse_arguments, stop, stop_at_image
 from training.checkpoints import written_beside
 from training.data import FaceDataset, Split, images_in, load_rows, load_split, split_to_label
+from training.experts import PATIENCE
 from training.fusion import fit_fusion, fused_model
 from training.metrics import js_divergence
 from training.slices import ranks_of, subsets_of_ranks
@@ -99,9 +99,7 @@ def main():
     output_dir = Path(args.output_dir)
     # Everything the user can mend is said here, before any long work.
     try:
-        # Who is done waits for the others, however long they take.
-        patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
-        accelerator = Accelerator(cpu=args.use_cpu, kwargs_handlers=[patience])
+        accelerator = Accelerator(cpu=args.use_cpu, kwargs_handlers=[PATIENCE])
         folds = find_folds(args)
         with accelerator.main_process_first():  # the others find the cache
             splits = load(data_args, args)

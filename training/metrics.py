@@ -60,8 +60,8 @@ class HumanLabels(evaluate.Metric):
     """How often one predicted expression is the human label (scikit-learn).
 
     `predictions` and `references`: (N,) indices into `expressions`. Returns `accuracy`, `macro_f1` (mean over those
-    expressions that `references` hold), `recall` ({expression: float}, NaN for one they do not hold) and `confusion`
-    (rows: references, columns: predictions; counts).
+    expressions that `references` hold), `mean_recall` (of the same: balanced accuracy, UAR), `recall` ({expression:
+    float}, NaN for one they do not hold) and `confusion` (rows: references, columns: predictions; counts).
     """
 
     def __init__(self, expressions: list[str], **kwargs):
@@ -84,6 +84,7 @@ class HumanLabels(evaluate.Metric):
         return {
             "accuracy": float(accuracy_score(references, predictions)),
             "macro_f1": float(f1_score(references, predictions, labels=held, average="macro", zero_division=0)),
+            "mean_recall": float(np.nanmean(recall)),
             "recall": dict(zip(self.expressions, recall.tolist(), strict=True)),
             "confusion": confusion_matrix(references, predictions, labels=every).tolist(),
         }
@@ -200,13 +201,14 @@ def defined(value):
 def js_divergence(soft_labels: np.ndarray, reference: np.ndarray) -> float:
     """Mean Jensen-Shannon divergence in nats of two (N, C) arrays of scores, each row divided by its sum; rows that are
     no distribution, because all their scores are 0, are left out."""
-    return float(np.nanmean(js_divergences(soft_labels, reference)))
+    divergences = js_divergences(soft_labels, reference)
+    return float(np.nanmean(divergences)) if np.isfinite(divergences).any() else np.nan
 
 
 def js_divergences(soft_labels: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """(N,) the same of each row, NaN where one of the two is no distribution."""
+    """(N,) the same of each row, NaN where one of the two is no distribution or holds NaN."""
     divergences = np.full(len(soft_labels), np.nan)
-    held = soft_labels.any(axis=1) & reference.any(axis=1)
+    held = soft_labels.any(axis=1) & reference.any(axis=1) & np.isfinite(soft_labels + reference).all(axis=1)
     # Of two that differ in their last bits only, scipy takes the root of a sum that may be below 0.
     with np.errstate(invalid="ignore"):
         divergences[held] = np.nan_to_num(jensenshannon(soft_labels[held], reference[held], axis=1)) ** 2

@@ -141,6 +141,8 @@ class SoftFerArguments(NetworkArguments):
         if self.teacher and self.teacher_weight == 1 and (self.soft_labels or self.target in ("hard", "mixed")):
             what = "--soft_labels" if self.soft_labels else f"--target {self.target}"
             raise ValueError(f"--teacher at its full weight leaves nothing of {what}: give a --teacher_weight below 1.")
+        if self.valence_arousal_weight < 0:
+            raise ValueError(f"--valence_arousal_weight is at least 0, not {self.valence_arousal_weight}.")
         for name in ("hard_weight", "teacher_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name} is a share from 0 to 1, not {getattr(self, name)}.")
@@ -196,18 +198,17 @@ def main():
         runs, wanted = [], {"": model_args.subset}
         if model_args.by_subset:
             wanted = {**{name: [name] for name in SUBSETS}, "all": []}
-        for place, (folder, subsets) in enumerate(wanted.items()):
+        for folder, subsets in wanted.items():
             rows = of_subset(train, subsets)
             if model_args.valence_arousal:
                 check_affect(rows)
             source = add_soft_labels(rows, model_args) if model_args.learns_soft_labels else {}
             if teacher:
-                digest = hashlib.sha256(teacher.config.to_json_string().encode()).hexdigest()[:16]
-                source["teacher"] = f"{Path(model_args.teacher).name} (config's sha256 {digest})"
+                source["teacher"] = f"{Path(model_args.teacher).name} (sha256 {digest_of(teacher)})"
             runs += plan_runs(
                 accelerator, data_args, replace(args, output_dir=str(Path(args.output_dir) / folder)), fold_args,
                 replace(model_args, subset=subsets, by_subset=False), config, SoftFerForImageClassification, [PART],
-                rows, evaluation, source, place,
+                rows, evaluation, source,
             )  # fmt: skip
         repo_id = start_pushing(accelerator, args, fold_args)
     except (ValueError, OSError, ImportError, HTTPError) as error:
@@ -261,6 +262,14 @@ def load_teacher(model_args: SoftFerArguments, config: SoftFerConfig) -> SoftLab
     return teacher.eval().requires_grad_(False)
 
 
+def digest_of(model: nn.Module) -> str:
+    """Of its weights: cards and versions of libraries may change."""
+    digest = hashlib.sha256()
+    for _, weights in sorted(model.state_dict().items()):
+        digest.update(weights.float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def of_subset(split: Split, subsets: list[str]) -> Split:
     if not subsets:
         return split
@@ -306,7 +315,7 @@ def train_model(run: Run, part: str, model_args: SoftFerArguments, teacher: Soft
         run, part, 0,
         partial(Network, config, pretrained=model_args.pretrained),
         partial(loss_of, config=config, valence_arousal_weight=model_args.valence_arousal_weight),
-        *[targets_of(split, model_args) for split in (run.train, run.evaluation)],
+        targets_of(run.train, model_args),
         groups=groups,
         measure=partial(figures, config=config, evaluation=run.evaluation),
         turns=turns,
@@ -391,8 +400,8 @@ def batch_alteration(model_args: SoftFerArguments, teacher: SoftLabelModel | Non
 
 
 def targets_of(split: Split, model_args: SoftFerArguments) -> np.ndarray:
-    """(rows, 8) float32, or (rows, 10) with valence and arousal, NaN where unknown. Rows to measure on may have no soft
-    labels, and where a teacher says everything those to train on neither: their human label stands in, unlearned."""
+    """(rows, 8) float32, or (rows, 10) with valence and arousal, NaN where unknown. Where a teacher says everything,
+    rows may have no soft labels: their human label stands in, unlearned."""
     human = np.eye(len(EXPRESSIONS), dtype="float32")[split.labels]
     targets = human
     if model_args.target != "hard" and split.soft_labels is not None:
