@@ -90,11 +90,17 @@ def test_compared_with_the_soft_labels_of_a_folder(report, faces, tmp_path):
     result = json.loads((tmp_path / "out/metrics.json").read_text())
     assert result["top1"] == pytest.approx(np.mean(np.arange(len(scores)) % 7 > 0), abs=1e-4)
     assert result["truth"] == "the soft label of label.py"
+    leads = result["slices"]["lead of the first expression"].values()
+    assert sum(group["rows"] * group["top1"] for group in leads) == pytest.approx(
+        len(scores) * result["top1"], abs=0.05
+    )
 
 
 def test_slices_cover_the_faces(report, faces):
     slices = json.loads((report / "metrics.json").read_text())["slices"]
-    assert set(slices) == {"expression", "subset", "gender", "ethnicity", "age", "head pose"}
+    assert set(slices) == {
+        *("expression", "subset", "lead of the first expression", "gender", "ethnicity", "age", "head pose")
+    }
     table = pq.read_table(report / "predictions.parquet").to_pandas()
     for groups in slices.values():
         assert sum(group["rows"] for group in groups.values()) == len(table)
@@ -104,6 +110,15 @@ def test_slices_cover_the_faces(report, faces):
     rows = slices_of(split)["gender"]["female"]
     scores = [split.metadata[int(row)]["gender"] for row in rows]
     assert scores and all(score["female"] > score["male"] for score in scores)
+    votes = [[4, 4, 2, 0, 0], [5, 4, 1, 0, 0], [5, 2, 1, 1, 1], [7, 1, 1, 1, 0], [0, 0, 0, 0, 0]]
+    truth = ((np.array(votes) / 10) @ np.eye(5, 8)).astype("float32")
+    leads = slices_of(split.select(np.arange(5)), truth=truth)["lead of the first expression"]
+    assert {name: list(rows) for name, rows in leads.items()} == {
+        "under 0.1": [0],
+        "0.1 to 0.3": [1],
+        "0.3 to 0.6": [2],
+        "0.6 and over": [3],
+    }
 
 
 def test_page_holds_everything_itself(report):
@@ -121,6 +136,25 @@ def test_two_processes_measure_what_one_measures(report, faces):
     assert one["rows"] == two["rows"] and one["confusion"] == two["confusion"]
     for name in ("accuracy", "macro_f1", "js", "kl", "mae", "cosine", "spearman", "ece"):
         assert one[name] == pytest.approx(two[name], abs=1e-6)
+
+
+def test_seven_expressions_are_measured_without_the_eighth(report, faces):
+    args = ["--data_dir", faces / "AffectNet+", "--model", faces / "ours", "--num_faces", 0, "--output_dir", "seven"]
+    names = ["fear", "anger", "disgust", "happiness", "sadness", "surprise", "neutral"]  # those of RAF-DB
+    train(*args, "--expressions", *names, script="evaluate_model.py", cwd=faces)
+    result = json.loads((faces / "seven/metrics.json").read_text())
+    table = pq.read_table(report / "predictions.parquet").to_pandas()
+    table = table[table["label"] != "contempt"]
+    scores = np.stack(table["soft_label"])[:, :7]
+    predicted = np.array(EXPRESSIONS)[scores.argmax(axis=1)]
+    assert result["rows"] == len(table) and result["expressions"] == list(EXPRESSIONS[:7])
+    assert result["accuracy"] == pytest.approx((predicted == table["label"]).mean(), abs=1e-4)
+    held = [(predicted[table["label"] == name] == name).mean() for name in set(table["label"])]
+    assert result["mean_recall"] == pytest.approx(np.mean(held), abs=1e-4)
+    split = load_split(data_args := DataArguments(data_dir=str(faces / "AffectNet+")), "validation")
+    truth = known_truth(split, data_args)[0][split.labels < 7, :7]
+    assert result["mae"] == pytest.approx(np.abs(scores - truth).mean(), abs=1e-4)
+    assert "Only these expressions are looked at: neutral, happy" in (faces / "seven/report.html").read_text()
 
 
 def test_model_of_somebody_else_stands_in_the_same_table(theirs, faces, report):
@@ -171,6 +205,9 @@ def test_figures_go_into_the_card_and_stay_when_it_is_saved_again(faces, theirs,
         (["--num_faces", "-1"], "--num_faces is at least 0"),
         (["--model", "nowhere"], "--model nowhere is no folder with a model"),
         (["--eval_split_name", "test"], "no split 'test'"),
+        (["--expressions", "happy"], "only one"),
+        (["--expressions", "happy", "bored"], "No expression is known by the name 'bored'"),
+        (["--model", "", "--update_card"], "--update_card is for a --model of your own"),
     ],
 )
 def test_bad_input_is_one_sentence(flags, says, faces, tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ intervals), predictions.parquet and report.html, which holds faces: keep pages o
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,10 +25,10 @@ from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
-from modeling import CARD_METRICS, ImageError, SoftLabelModel, model_card
-from training.arguments import DataArguments, parse_arguments, stop, stop_at_image
+from modeling import CARD_METRICS, IN_THE_BOX, ImageError, SoftLabelModel, model_card
+from training.arguments import DataArguments, no_model, parse_arguments, stop, stop_at_image
 from training.data import FaceDataset, Split, known_truth, load_split, read_soft_labels
-from training.experts import predict
+from training.experts import PATIENCE, predict
 from training.metrics import HumanLabels, SoftLabels, ValenceArousal, defined, js_divergences
 from training.report import write_report
 from training.slices import OWN_SCORES, interval, macro_f1_of, mean_of, slices_of, subsets_of
@@ -37,13 +38,26 @@ from training.slices import OWN_SCORES, interval, macro_f1_of, mean_of, slices_o
 class EvaluationArguments:
     """What is measured."""
 
-    model: str = field(metadata={"help": "One of our models, or an image-classification model: folder or Hub id."})
     output_dir: str = field(metadata={"help": "Folder for metrics.json, predictions.parquet and report.html."})
+    model: str = field(
+        default="",
+        metadata={
+            "help": "One of our models, or an image-classification model: folder or Hub id. Default: the model in the "
+            "box."
+        },
+    )
     label_order: list[str] = field(
         default_factory=list,
         metadata={
             "help": "For a model that only numbers its classes: their names in order, or one of "
             f"{', '.join(LABEL_ORDERS)}."
+        },
+    )
+    expressions: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Measure on faces of these labels and among these expressions only, e.g. the seven of RAF-DB, "
+            "without contempt; what the model says of others is not looked at. Default: all eight."
         },
     )
     soft_labels: str | None = field(
@@ -65,6 +79,12 @@ class EvaluationArguments:
     use_cpu: bool = field(default=False, metadata={"help": "Run on the CPU even where there is an accelerator."})
 
     def __post_init__(self):
+        if self.update_card and not self.model:
+            raise ValueError("--update_card is for a --model of your own; the card in the box stays as it is.")
+        self.model = self.model or str(IN_THE_BOX)
+        if len(self.expressions) == 1:
+            raise ValueError(f"--expressions are those to choose among, and {self.expressions[0]} is only one.")
+        self.expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(self.expressions))] or list(EXPRESSIONS)
         for name, least in (("per_device_batch_size", 1), ("max_samples", 1), ("num_faces", 0)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"--{name} is at least {least}, not {getattr(self, name)}.")
@@ -73,13 +93,14 @@ class EvaluationArguments:
 def main():
     data_args, args = parse_arguments(DataArguments, EvaluationArguments, description=__doc__.split("\n\n")[0])
     try:
-        accelerator = Accelerator(cpu=args.use_cpu)
+        accelerator = Accelerator(cpu=args.use_cpu, kwargs_handlers=[PATIENCE])
         loaded = load_model(args)
         with accelerator.main_process_first():  # the others find the cache
             split = load_split(data_args, data_args.eval_split_name, args.max_samples, with_soft_labels=True)
         known = known_truth(split, data_args)
         if args.soft_labels:
             known = read_soft_labels(args.soft_labels, split), "the soft label of label.py"
+        split, known = of_expressions(args.expressions, split, *known)
     except (ValueError, OSError) as error:
         stop(error)
     try:
@@ -89,6 +110,19 @@ def main():
     if accelerator.is_main_process:
         print(said(result), file=sys.stderr)
         print(f"Report: {Path(args.output_dir) / 'report.html'}")
+
+
+def of_expressions(expressions: list[str], split: Split, truth: np.ndarray | None, truth_name: str) -> tuple:
+    """The rows labelled as one of these, and how far these alone are present: a split, and (truth (N, 8), its name)."""
+    rows = np.flatnonzero(np.isin(split.labels, match_expressions(expressions)))
+    if not len(rows):
+        raise ValueError(f"No row of {split.name} is labelled {' or '.join(expressions)}: see --expressions.")
+    return split.select(rows), (None if truth is None else among(expressions, truth[rows]), truth_name)
+
+
+def among(expressions: list[str], scores: np.ndarray) -> np.ndarray:
+    """(N, 8) scores with 0 for all other expressions."""
+    return scores * np.isin(EXPRESSIONS, expressions)
 
 
 def evaluate(
@@ -106,6 +140,7 @@ def evaluate(
     if not accelerator.is_main_process:
         return None
     scores, affect = np.split(outputs, [len(EXPRESSIONS)], axis=1)
+    scores = among(args.expressions, scores)
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     result = {
@@ -114,8 +149,9 @@ def evaluate(
         "data": data_args.name(),
         "data_config": data_args.dataset_config_name or "default",
         "split": split.name,
+        "expressions": args.expressions,
         "truth": truth_name,
-        **measure(scores, affect, split, truth, truth_name),
+        **measure(scores, affect, split, truth, truth_name, args.expressions),
     }
     (output_dir / "metrics.json").write_text(json.dumps(defined(result), indent=1) + "\n")
     pq.write_table(predictions(scores, affect, split), output_dir / "predictions.parquet")
@@ -144,10 +180,7 @@ def load_model(args) -> tuple[nn.Module, object, list[str]]:
     try:
         config = AutoConfig.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
     except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"--model {args.model} is no folder with a model, and not to be had from the Hub: {reason}"
-        ) from error
+        raise no_model(args.model, error) from error
     model = AutoModelForImageClassification.from_pretrained(
         args.model, trust_remote_code=args.trust_remote_code, dtype=torch.float32
     )
@@ -200,9 +233,11 @@ class Scores(nn.Module):
 
 
 def measure(
-    scores: np.ndarray, affect: np.ndarray, split: Split, truth: np.ndarray | None, truth_name: str = "the truth"
-) -> dict:
-    """Figures of all rows, with intervals, and the few that make sense of small groups for each slice."""
+    scores: np.ndarray, affect: np.ndarray, split: Split, truth: np.ndarray | None, truth_name: str = "the truth",
+    expressions: Sequence[str] = EXPRESSIONS,
+) -> dict:  # fmt: skip
+    """Figures of all rows, with intervals, and the few that make sense of small groups for each slice. `scores` and
+    `truth` are 0 but for `expressions`."""
     predicted = scores.argmax(axis=1)
     statistics = {
         "accuracy": mean_of((predicted == split.labels).astype(float)),
@@ -210,6 +245,7 @@ def measure(
     }
     if truth is not None:
         statistics["js"] = mean_of(js_divergences(scores, truth))
+        statistics["top1"] = mean_of((predicted == truth.argmax(axis=1)).astype(float))
 
     def figures(rows: np.ndarray, names: list[str]) -> dict:
         values = {name: round(float(statistics[name](rows[None])[0]), 5) for name in names}
@@ -220,8 +256,9 @@ def measure(
     human = human.compute(predictions=predicted.tolist(), references=split.labels.tolist())
     result = {"rows": len(split), **human, **figures(every, list(statistics))}
     if truth is not None:
-        soft = SoftLabels(keep_in_memory=True).compute(predictions=scores.tolist(), references=truth.tolist())
-        result |= {name: round(value, 5) for name, value in soft.items()}
+        ours, theirs = (values[:, match_expressions(expressions)].tolist() for values in (scores, truth))
+        soft = SoftLabels(keep_in_memory=True).compute(predictions=ours, references=theirs)
+        result |= {name: round(value, 5) for name, value in soft.items() if name not in statistics}
     annotated = split.affect()
     if affect.size and not np.isnan(annotated).all():
         metric = ValenceArousal(keep_in_memory=True)
@@ -234,7 +271,7 @@ def measure(
             for name, rows in groups.items()
         }
         # By its own scores a model is right about all easy faces and no others.
-        for by, groups in slices_of(split, None if source == OWN_SCORES else subset).items()
+        for by, groups in slices_of(split, None if source == OWN_SCORES else subset, truth).items()
     }
     return result
 

@@ -34,6 +34,7 @@ figcaption { font-weight: 600; font-size: .95rem }
 .scroll { overflow-x: auto } td.wide { width: 40% }
 """
 _SMALL = 30  # rows, below which a slice says too little to be compared
+_COLUMNS = {"macro_f1": "macro F1", "js": "JS", "top1": "top-1"}  # of slices
 
 
 def write_report(
@@ -101,7 +102,10 @@ def _headline(result: dict) -> str:
             between = f"<small>{low_high[0]:.3f} to {low_high[1]:.3f}</small>" if low_high else ""
             cells.append(f"<div><b>{result[name]:.3f}</b>{title}<br>{between}</div>")
     missing = result["expressions_not_known_to_the_model"]
+    missing = [name for name in missing if name in result["expressions"]]
     said = f" The model does not know {', '.join(missing)}: its score counts as 0." if missing else ""
+    if len(result["expressions"]) < len(EXPRESSIONS):
+        said += f" Only these expressions are looked at: {', '.join(result['expressions'])}."
     truth = f" Truth is {html.escape(result['truth'])}." if result["truth"] else " No soft labels are known here."
     return (
         f"<p>{result['rows']:,} faces with a human label.{truth}{said} Small numbers are 95 % bootstrap intervals.</p>"
@@ -221,7 +225,7 @@ def _slices(result: dict) -> str:
                 f'{100 * figures_of["accuracy"]:.1f}%"></i></div>'
                 + "".join(
                     f'<td class="number">{figures_of[key]:.3f}' if key in figures_of else '<td class="number">'
-                    for key in ("macro_f1", "js")
+                    for key in _COLUMNS
                     if any(key in other for other in groups.values())
                 )
             )
@@ -230,15 +234,16 @@ def _slices(result: dict) -> str:
         if len(enough) > 1:
             best, worst = max(enough, key=enough.get), min(enough, key=enough.get)
             gap = f": {enough[best] - enough[worst]:.3f} between {html.escape(best)} and {html.escape(worst)}"
-        heads = [h for k, h in (("macro_f1", "macro F1"), ("js", "JS")) if any(k in g for g in groups.values())]
+        heads = [head for key, head in _COLUMNS.items() if any(key in g for g in groups.values())]
         sections.append(
             f'<div><h3>By {html.escape(by)}<span class="quiet">{gap}</span></h3><div class="scroll"><table><thead>'
             f'<tr><th><th class="number">faces<th class="number">accuracy<th>95 % interval'
             f'{"".join(f"""<th class="number">{h}""" for h in heads)}</thead>{"".join(rows)}</table></div></div>'
         )
+    first = f" Top-1: how often its first expression is that of {html.escape(result['truth'])}." * ("top1" in result)
     return (
         f"<h2>Who is served how well</h2><p>The gap of accuracy is between slices of at least {_SMALL} faces; with "
-        f"overlapping intervals it may be chance.</p><div class='slices'>{''.join(sections)}</div>"
+        f"overlapping intervals it may be chance.{first}</p><div class='slices'>{''.join(sections)}</div>"
     )
 
 

@@ -11,6 +11,7 @@ from training.data import Split
 RESAMPLES = 1000
 OWN_SCORES = "by this model's own scores"
 _AGES = (20, 35, 50, 65)
+_LEADS = (0.1, 0.3, 0.6)
 
 
 def ranks_of(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -33,10 +34,14 @@ def subsets_of(split: Split, truth: np.ndarray | None, truth_name: str, scores: 
     return subsets_of_ranks(ranks_of(ranked, split.labels)), source
 
 
-def slices_of(split: Split, subset: np.ndarray | None = None) -> dict[str, dict[str, np.ndarray]]:
+def slices_of(
+    split: Split, subset: np.ndarray | None = None, truth: np.ndarray | None = None
+) -> dict[str, dict[str, np.ndarray]]:
     """{what faces are sliced by: {slice: its rows}}, of whatever is known of the faces; rows that lack it are in none.
 
-    `subset` (N,) as `subsets_of` has it. Head pose goes by thirds of |yaw|, as its unit is not documented.
+    `subset` (N,) as `subsets_of` has it. `truth` (N, 8): its lead is how far the first expression's share of the row's
+    sum is above the second's, 0 to 1: the smaller, the more mixed a face. Head pose goes by thirds of |yaw|, as its
+    unit is not documented.
     """
     found = {"expression": _groups(split.labels, EXPRESSIONS)}
     known = {} if split.metadata is None else split.metadata.features
@@ -46,6 +51,13 @@ def slices_of(split: Split, subset: np.ndarray | None = None) -> dict[str, dict[
 
     if subset is not None:
         found["subset"] = _groups(subset, SUBSETS)
+    if truth is not None:
+        total = truth.sum(axis=1, keepdims=True)
+        ranked = np.sort(truth / total.clip(min=1e-12), axis=1)
+        names = (f"under {_LEADS[0]}", *(f"{a} to {b}" for a, b in zip(_LEADS, _LEADS[1:], strict=False)))
+        # Rounded: of ten votes, 5 and 2 are no less than 0.3 apart.
+        band = np.where(total[:, 0] > 0, np.digitize((ranked[:, -1] - ranked[:, -2]).round(6), _LEADS), -1)
+        found["lead of the first expression"] = _groups(band, (*names, f"{_LEADS[-1]} and over"))
     for name, classes in (("gender", GENDERS), ("ethnicity", ETHNICITIES)):
         if name in known:  # the class with the highest score
             scores = [[v[c] for c in classes] if v and None not in v.values() else None for v in column(name)]
