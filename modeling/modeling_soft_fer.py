@@ -37,10 +37,12 @@ class SoftFerForImageClassification(SoftLabelModel):
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> SoftFerOutput:
         """pixel_values (B, 3, H, W), normalised; labels (B, expressions) in [0, 1], a soft label, for the loss it was
         trained under."""
-        outputs = self.backbone(network_input(pixel_values, self.config)).float()
+        faces = network_input(pixel_values, self.config)
         if self.config.mirrored:
-            mirror_image = pixel_values.flip(dims=(3,))
-            outputs = (outputs + self.backbone(network_input(mirror_image, self.config)).float()) / 2
+            faces = torch.cat([faces, faces.flip(dims=(3,))])  # one pass takes two thirds of the time of two
+        outputs = self.backbone(faces).float()
+        if self.config.mirrored:
+            outputs = (outputs[: len(pixel_values)] + outputs[len(pixel_values) :]) / 2
         outputs, affect = outputs.tensor_split([len(self.config.expressions)], dim=1)
         loss = None if labels is None else soft_fer_loss(outputs, labels.to(outputs), self.config.activation)
         logits = outputs if self.config.activation == "sigmoid" else log_odds_of_softmax(outputs)
