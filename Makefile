@@ -19,6 +19,8 @@ demo test: export MALLOC_TRIM_THRESHOLD_ = 4294967296
 
 demo: .venv/installed
 	rm -rf demo
+	$(BIN)/python examples/photographs.py demo/photographs
+	$(BIN)/python training/show_faces.py --images demo/photographs/*.png --num_faces 0 --output_file demo/photographs.png
 	$(BIN)/affectnet-plus synthesize demo/AffectNet+ --train 6000 --validation 800 --image_size 112
 	$(MAKE) --no-print-directory --jobs 2 demo-fold-0 demo-fold-1
 	$(LAUNCH) training/label.py --data_dir demo/AffectNet+ --ebc demo/ebc --au demo/au --output_dir demo/soft
@@ -27,9 +29,8 @@ demo: .venv/installed
 	$(LAUNCH) training/train_soft_fer.py $(TRAIN) --soft_labels demo/soft --target distribution --valence_arousal \
 		--backbone test_resnet --init_from demo/start-1/fold-0 --num_train_epochs 8 --learning_rate 4e-3 \
 		--output_dir demo/soft_fer
-	$(BIN)/python -c "from skimage import data, io; io.imsave('demo/astronaut.png', data.astronaut()[58:170, 168:280])"
 	$(BIN)/python training/show_faces.py --data_dir demo/AffectNet+ --model demo/soft/models/fold-0 \
-		--images demo/astronaut.png --num_faces 17 --output_file demo/faces.png
+		--images demo/photographs/astronaut.png --num_faces 17 --output_file demo/faces.png
 	$(LAUNCH) training/evaluate_model.py --data_dir demo/AffectNet+ --model demo/soft_fer --output_dir demo/report \
 		--update_card
 

@@ -41,7 +41,7 @@ RECIPE = {
     "backbone": "test_resnet",
     "image_size": 48,
     "upscale": 2,
-    "num_train_epochs": 80,
+    "num_train_epochs": 85,
     "learning_rate": 6e-3,
     "warmup_steps": 0.1,
     "ema_decay": 0.999,

@@ -28,10 +28,16 @@ for _config, _model in (
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModelForImageClassification.register(_config, _model, exist_ok=True)
-IN_THE_BOX = Path(__file__).with_name("in_the_box")  # will be what `pipeline("soft-fer")` takes when none is named
+IN_THE_BOX = Path(__file__).with_name("in_the_box")  # what `pipeline("soft-fer")` takes when no model is named
 PIPELINE_REGISTRY.register_pipeline(
-    "soft-fer", pipeline_class=SoftFerPipeline, pt_model=AutoModelForImageClassification, type="image"
+    "soft-fer",
+    pipeline_class=SoftFerPipeline,
+    pt_model=AutoModelForImageClassification,
+    default={"model": (str(IN_THE_BOX), "main")},
+    type="image",
 )
+_impl = SoftFerPipeline._registered_impl  # goes into the config of a saved pipeline: no path of this machine
+_impl["soft-fer"] = {key: value for key, value in _impl["soft-fer"].items() if key != "default"}
 
 __all__ = [
     "ACTION_UNITS",

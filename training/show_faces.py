@@ -2,8 +2,9 @@
 """A picture of a model at work: faces with their eight bars, prediction beside truth.
 
     python training/show_faces.py --model runs/ebc --data_dir R --images photo.jpg --output_file faces.png
+    python training/show_faces.py --images photo.jpg --num_faces 0 --output_file faces.png   # the model in the box
 
-Shows validation faces, some of each expression, and any images of your own (face crops). Truth is what a synthetic
+Shows any images of your own (face crops) and validation faces, some of each expression. Truth is what a synthetic
 release knows of its faces, else the dataset's own soft label. Keep pictures of restricted faces to yourself.
 """
 
@@ -17,35 +18,51 @@ from matplotlib.figure import Figure
 from transformers import pipeline
 
 from affectnet_plus import EXPRESSIONS
-from modeling import load_rgb
+from modeling import IN_THE_BOX, load_rgb
 from training import figures
-from training.arguments import DataArguments, parse_arguments, stop
+from training.arguments import DataArguments, no_model, parse_arguments, stop
 from training.data import known_truth, load_split
 
 
 @dataclass
 class ShowArguments:
-    model: str = field(metadata={"help": "Folder or Hub id of one of our models."})
     output_file: str = field(metadata={"help": "The picture, e.g. faces.png."})
+    model: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of one of our models. Default: the model in the box."}
+    )
     images: list[str] = field(default_factory=list, metadata={"help": "Face crops of your own, shown first."})
-    num_faces: int = field(default=16, metadata={"help": "Validation faces, spread over the expressions."})
+    num_faces: int = field(
+        default=16, metadata={"help": "Validation faces, spread over the expressions; 0 needs no dataset."}
+    )
     seed: int = field(default=0, metadata={"help": "Which faces."})
+
+    def __post_init__(self):
+        if self.num_faces < 0 or not (self.num_faces or self.images):
+            raise ValueError("There is nothing to show: give --images, or --num_faces above 0 and a dataset.")
 
 
 def main():
     data_args, args = parse_arguments(DataArguments, ShowArguments, description=__doc__.split("\n\n")[0])
     try:
-        split = load_split(data_args, data_args.eval_split_name, with_soft_labels=True)
-        own = [load_rgb(path) for path in args.images]
+        fer = pipeline("soft-fer", model=args.model or str(IN_THE_BOX))
+    except OSError as error:
+        stop(no_model(args.model, error))
+    except ValueError as error:  # a model that is none of ours
+        stop(error)
+    try:
+        faces = [load_rgb(path) for path in args.images]
+        titles, truths, truth_name = [Path(path).name for path in args.images], [None] * len(faces), ""
+        if args.num_faces:
+            split = load_split(data_args, data_args.eval_split_name, with_soft_labels=True)
+            rows = choose_rows(split.labels, args.num_faces, np.random.default_rng(args.seed))
+            truth, truth_name = known_truth(split, data_args)
+            faces += [split.image(row) for row in rows]
+            titles += [f"labelled {EXPRESSIONS[split.labels[row]]}" for row in rows]
+            truths += [None] * len(rows) if truth is None else list(truth[rows])
     except (ValueError, OSError) as error:
         stop(error)
-    rows = choose_rows(split.labels, args.num_faces, np.random.default_rng(args.seed))
-    truth, truth_name = known_truth(split, data_args)
-    truths = [None] * len(rows) if truth is None else list(truth[rows])
-    faces = own + [split.image(row) for row in rows]
-    titles = [Path(path).name for path in args.images] + [f"labelled {EXPRESSIONS[split.labels[r]]}" for r in rows]
-    predictions = pipeline("soft-fer", model=args.model)(faces, batch_size=16)
-    figure = draw(faces, titles, predictions, [None] * len(own) + truths, truth_name)
+    predictions = fer(faces, batch_size=16)
+    figure = draw(faces, titles, predictions, truths, truth_name)
     Path(args.output_file).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.output_file, dpi=110)
     for title, prediction in zip(titles, predictions, strict=True):
@@ -84,8 +101,9 @@ def draw(faces, titles, predictions, truths, truth_name: str) -> Figure:
         bars.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=7)
         bars.invert_yaxis()
         bars.spines[["top", "right"]].set_visible(False)
-    patches = [plt.Rectangle((0, 0), 1, 1, color=color) for color in (figures.BLUE, figures.ORANGE)]
-    figure.legend(patches, ["predicted soft label", truth_name], loc="outside lower center", ncols=2, frameon=False)
+    meanings = {figures.BLUE: "predicted soft label"} | ({figures.ORANGE: truth_name} if truth_name else {})
+    patches = [plt.Rectangle((0, 0), 1, 1, color=color) for color in meanings]
+    figure.legend(patches, list(meanings.values()), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

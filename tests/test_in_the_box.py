@@ -1,0 +1,115 @@
+"""The model in the box: what a newcomer meets first."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from PIL import Image
+from runs import train
+from transformers import pipeline
+
+from affectnet_plus import EXPRESSIONS
+from modeling import IN_THE_BOX
+
+ROOT = Path(__file__).parents[1]
+FIRST_LINES = """
+import modeling
+from transformers import pipeline
+
+print(pipeline("soft-fer")("astronaut.png")["label"])
+"""
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    subprocess.run([sys.executable, ROOT / "examples/photographs.py", folder], check=True)
+    return folder
+
+
+def test_answers_with_no_model_named_and_nothing_cached(photographs, tmp_path):
+    empty = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", FIRST_LINES], cwd=photographs, env=os.environ | empty, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["happy"]
+
+
+def test_real_faces(photographs):
+    fer = pipeline("soft-fer", model=str(IN_THE_BOX))
+    photo = Image.open(photographs / "astronaut.png")
+    coloured, grey = fer(photo), fer(photo.convert("L"))
+    assert coloured["soft_label"] == pytest.approx(grey["soft_label"], abs=0.02)
+    mirrored = fer(photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    assert coloured["soft_label"] == pytest.approx(mirrored["soft_label"], abs=1e-3)
+    assert sum(coloured["soft_label"].values()) == pytest.approx(1, abs=1e-3)
+    laughing, surprised = fer([str(photographs / f"lfw-{number}.png") for number in (53, 29)])
+    assert (laughing["label"], surprised["label"]) == ("happy", "surprise")
+
+
+def test_a_saved_pipeline_holds_no_path_of_this_machine(tmp_path):
+    pipeline("soft-fer", model=str(IN_THE_BOX)).save_pretrained(tmp_path)
+    assert "soft-fer" in (config := (tmp_path / "config.json").read_text()) and str(ROOT) not in config
+
+
+def test_pictures_of_photographs_need_no_dataset(photographs, tmp_path):
+    args = ["--images", photographs / "astronaut.png", photographs / "hopper.png", "--output_file", "faces.png"]
+    said = train(*args, "--num_faces", 0, script="show_faces.py", cwd=tmp_path)
+    assert "astronaut.png: happy" in said and "hopper.png: " in said
+    assert Image.open(tmp_path / "faces.png").width > 400
+    said = train("--num_faces", 0, "--output_file", "none.png", script="show_faces.py", cwd=tmp_path, expect=2)
+    assert "There is nothing to show" in said and "Traceback" not in said
+    said = train(*args, "--model", "nowhere", script="show_faces.py", cwd=tmp_path, expect=2)
+    assert "nowhere" in said and "Traceback" not in said
+
+
+def test_measured_when_no_model_is_named(release, tmp_path):
+    args = ["--data_dir", release, "--output_dir", "out", "--num_faces", 0, "--max_samples", 40]
+    train(*args, script="evaluate_model.py", cwd=tmp_path)
+    assert json.loads((tmp_path / "out/metrics.json").read_text())["model"] == IN_THE_BOX.name
+
+
+def test_the_card_says_what_was_measured():
+    card, measured = ModelCard.load(IN_THE_BOX / "README.md"), ROOT / "benchmarks/results/model_in_the_box.json"
+    measured = json.loads(measured.read_text())
+    figures = {figure.metric_type: figure.metric_value for figure in card.data.eval_results}
+    assert figures["js"] == measured["in_the_box"]["js"] and figures["accuracy"] == measured["in_the_box"]["accuracy"]
+    assert f"{measured['rows']:,} faces" in card.data.eval_results[0].dataset_name
+    for said in ("What it cannot do", "FER+", "48 x 48", "decide about people"):
+        assert said in card.text
+    config = json.loads((IN_THE_BOX / "config.json").read_text())
+    assert tuple(config["id2label"].values()) == EXPRESSIONS and "/" not in json.dumps(config["training"])
+
+
+def test_comes_with_the_wheel_and_no_face_does(tmp_path):
+    source, ignored = tmp_path / "source", shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for part in ("affectnet_plus", "modeling", "synthetic", "training"):
+        shutil.copytree(ROOT / part, source / part, ignore=ignored)
+    for part in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / part, source)
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        tmp_path,
+        source,
+    ]
+    subprocess.run(build, check=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        sizes = {file.filename: file.file_size for file in wheel.infolist()}
+    for path in IN_THE_BOX.iterdir():
+        assert sizes[f"modeling/in_the_box/{path.name}"] == path.stat().st_size
+    assert sizes["modeling/in_the_box/model.safetensors"] <= 8e6
+    assert not [name for name in sizes if name.endswith((".png", ".jpg", ".parquet", ".csv"))]
