@@ -31,7 +31,7 @@ from training.data import FaceDataset, Split, known_truth, load_split, read_soft
 from training.experts import PATIENCE, predict
 from training.metrics import HumanLabels, SoftLabels, ValenceArousal, defined, js_divergences
 from training.report import write_report
-from training.slices import OWN_SCORES, interval, macro_f1_of, mean_of, slices_of, subsets_of
+from training.slices import LEAD, OWN_SCORES, interval, macro_f1_of, mean_of, slices_of, subsets_of
 
 
 @dataclass
@@ -265,9 +265,10 @@ def measure(
         result |= metric.compute(predictions=affect.tolist(), references=annotated.tolist())
     subset, source = subsets_of(split, truth, truth_name, scores)
     result["subsets"] = source
+    left_out = {"expression": ("macro_f1", "top1"), LEAD: ("macro_f1",)}
     result["slices"] = {
         by: {
-            name: {"rows": len(rows), **figures(rows, [s for s in statistics if by != "expression" or s != "macro_f1"])}
+            name: {"rows": len(rows)} | figures(rows, [s for s in statistics if s not in left_out.get(by, ("top1",))])
             for name, rows in groups.items()
         }
         # By its own scores a model is right about all easy faces and no others.

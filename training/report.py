@@ -29,8 +29,8 @@ figcaption { font-weight: 600; font-size: .95rem }
   background: #0072B2 }
 .slices { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); gap: 0 2rem }
 .slices table { width: 100% } .slices th, .slices td { white-space: nowrap }
-@media (max-width: 40rem) { .slices table { font-size: 13px } .slices th, .slices td { padding: .35rem .3rem }
-  .scale { min-width: 4.5rem } }
+@media (max-width: 40rem) { .slices th, .slices td { padding: .35rem .25rem }
+  .slices table { font-size: 12px } .slices th { white-space: normal } .scale { min-width: 3rem } }
 .scroll { overflow-x: auto } td.wide { width: 40% }
 """
 _SMALL = 30  # rows, below which a slice says too little to be compared

@@ -11,6 +11,7 @@ from training.data import Split
 RESAMPLES = 1000
 OWN_SCORES = "by this model's own scores"
 _AGES = (20, 35, 50, 65)
+LEAD = "lead of the first expression"
 _LEADS = (0.1, 0.3, 0.6)
 
 
@@ -57,7 +58,7 @@ def slices_of(
         names = (f"under {_LEADS[0]}", *(f"{a} to {b}" for a, b in zip(_LEADS, _LEADS[1:], strict=False)))
         # Rounded: of ten votes, 5 and 2 are no less than 0.3 apart.
         band = np.where(total[:, 0] > 0, np.digitize((ranked[:, -1] - ranked[:, -2]).round(6), _LEADS), -1)
-        found["lead of the first expression"] = _groups(band, (*names, f"{_LEADS[-1]} and over"))
+        found[LEAD] = _groups(band, (*names, f"{_LEADS[-1]} and over"))
     for name, classes in (("gender", GENDERS), ("ethnicity", ETHNICITIES)):
         if name in known:  # the class with the highest score
             scores = [[v[c] for c in classes] if v and None not in v.values() else None for v in column(name)]
