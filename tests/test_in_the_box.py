@@ -94,19 +94,8 @@ def test_comes_with_the_wheel_and_no_face_does(tmp_path):
         shutil.copytree(ROOT / part, source / part, ignore=ignored)
     for part in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / part, source)
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        tmp_path,
-        source,
-    ]
-    subprocess.run(build, check=True)
+    flags = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *flags, source], check=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         sizes = {file.filename: file.file_size for file in wheel.infolist()}
     for path in IN_THE_BOX.iterdir():

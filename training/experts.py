@@ -63,13 +63,8 @@ class Run:
     tracked_as: str = ""  # in trackers, before the part's name
 
     @property
-    def faces_per_step(self) -> int:
-        args = self.args
-        return args.per_device_train_batch_size * self.accelerator.num_processes * args.gradient_accumulation_steps
-
-    @property
     def steps_per_epoch(self) -> int:
-        return max(1, round(len(self.train) / self.faces_per_step))
+        return max(1, round(len(self.train) / self.settings["faces_per_step"]))
 
     @property
     def max_steps(self) -> int:
@@ -204,7 +199,7 @@ def train_network(
     """
     accelerator, args, output_dir = run.accelerator, run.args, run.output_dir
     seed = args.seed * len(EXPRESSIONS) + number  # the same whichever parts are trained beside it
-    faces_per_step, steps_per_epoch, max_steps = run.faces_per_step, run.steps_per_epoch, run.max_steps
+    faces_per_step, steps_per_epoch, max_steps = run.settings["faces_per_step"], run.steps_per_epoch, run.max_steps
 
     set_seed(seed)
     network = create()

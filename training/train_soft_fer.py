@@ -186,6 +186,7 @@ def main():
         if model_args.teacher and fold_args.num_folds:
             raise ValueError("A --teacher has seen the rows that folds leave out: give --soft_labels instead.")
         teacher = load_teacher(model_args, config)
+        taught_by = {"teacher": f"{Path(model_args.teacher).name} (sha256 {digest_of(teacher)})"} if teacher else {}
         accelerator = create_accelerator(args, fold_args)
         with accelerator.main_process_first():  # the others find the cache
             if model_args.pretrained:
@@ -203,12 +204,10 @@ def main():
             if model_args.valence_arousal:
                 check_affect(rows)
             source = add_soft_labels(rows, model_args) if model_args.learns_soft_labels else {}
-            if teacher:
-                source["teacher"] = f"{Path(model_args.teacher).name} (sha256 {digest_of(teacher)})"
             runs += plan_runs(
                 accelerator, data_args, replace(args, output_dir=str(Path(args.output_dir) / folder)), fold_args,
                 replace(model_args, subset=subsets, by_subset=False), config, SoftFerForImageClassification, [PART],
-                rows, evaluation, source,
+                rows, evaluation, source | taught_by,
             )  # fmt: skip
         repo_id = start_pushing(accelerator, args, fold_args)
     except (ValueError, OSError, ImportError, HTTPError) as error:
