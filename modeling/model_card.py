@@ -3,6 +3,7 @@
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .backbone import backbones_of
+from .configuration_soft_label import ID2LABEL
 
 _TEXT = """
 # {title}
@@ -59,9 +60,9 @@ weighted mean of the classifiers' log-odds / temperature + shift, fitted on vali
     "affectnet_plus_au": """AU-based classifier (AffectNet+, Fig. 3): per expression one multi-head {backbones} that
 learns action units and the expression together, one-vs-rest. Which units is affectnet-plus's own choice, not the
 paper's (EMFACS): {units}. So is the calibration: log-odds / temperature + shift, fitted on validation.""",
-    "affectnet_plus_fused": """The AffectNet+ labeller: an EBC (Fig. 2; {backbones}) and AU experts (Fig. 3) for each
-expression. How they are fused is affectnet-plus's own choice, not the paper's: score = w * EBC + (1 - w) * AU, each
-calibrated (log-odds / temperature + shift), all fitted on validation.""",
+    "affectnet_plus_fused": """The AffectNet+ labeller: for each expression an EBC (Fig. 2; {backbones}) and
+an AU expert (Fig. 3; {au_backbone}). How they are fused is affectnet-plus's own choice, not the paper's: score =
+w * EBC + (1 - w) * AU, each calibrated (log-odds / temperature + shift), all fitted on validation.""",
     "affectnet_plus_soft_fer": """One network ({backbones}), one output per expression, trained under a
 {activation}{affect}. It is affectnet-plus's own model, not the paper's.""",
 }
@@ -89,7 +90,11 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
         then=_then(config),
         sum="They sum to one." if activation == "softmax" else "The scores are independent and do not sum to one.",
         method=_METHODS[config.model_type].format(
-            backbones=", ".join(_backbones(config)), units=_units(config), activation=activation, affect=affect
+            backbones=", ".join(backbones_of(getattr(config, "ebc", config))),
+            au_backbone=", ".join(backbones_of(getattr(config, "au", config))),
+            units=_units(config),
+            activation=activation,
+            affect=affect,
         ),
         notes=f"\n{config.notes}\n" if config.notes else "",
         training=_training(config),
@@ -100,10 +105,12 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
 
 def _evaluation_results(evaluation: dict) -> list[EvalResult] | None:
     names = CARD_METRICS | {f"{name}_ccc": f"{name}, concordance (CCC)" for name in ("valence", "arousal")}
+    asked = evaluation.get("expressions", ID2LABEL.values())
+    among = f", among {', '.join(asked)}" if len(asked) < len(ID2LABEL) else ""
     of_data = {
         "task_type": "image-classification",
         "task_name": "facial expression recognition",
-        "dataset_name": f"{evaluation.get('data')}, {evaluation.get('rows'):,} faces" if evaluation else "",
+        "dataset_name": f"{evaluation.get('data')}, {evaluation.get('rows'):,} faces{among}" if evaluation else "",
         "dataset_type": str(evaluation.get("data", "")).lower().replace("+", "_plus"),
         "dataset_config": evaluation.get("data_config"),
         "dataset_split": evaluation.get("split"),
@@ -143,12 +150,6 @@ def _fitted(config) -> str:
         return "the calibration was fitted"
     best_by = config.training.get("all", {}).get("metric_for_best_model")
     return f"the epoch was chosen, by {best_by}" if best_by else ""
-
-
-def _backbones(config) -> list[str]:
-    if hasattr(config, "ebc"):
-        return [*_backbones(config.ebc), *_backbones(config.au)]
-    return backbones_of(config)
 
 
 def _units(config) -> str:

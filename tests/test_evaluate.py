@@ -157,6 +157,24 @@ def test_seven_expressions_are_measured_without_the_eighth(report, faces):
     assert "Only these expressions are looked at: neutral, happy" in (faces / "seven/report.html").read_text()
 
 
+def test_two_expressions_are_enough_and_the_card_says_which(faces, tmp_path):
+    folder = shutil.copytree(faces / "ours", tmp_path / "ours")
+    args = ["--data_dir", faces / "AffectNet+", "--model", folder, "--num_faces", 0, "--output_dir", tmp_path / "two"]
+    train(*args, "--expressions", "happy", "sad", "--update_card", script="evaluate_model.py", cwd=tmp_path)
+    result = json.loads((tmp_path / "two/metrics.json").read_text())
+    table = pq.read_table(tmp_path / "two/predictions.parquet").to_pandas()
+    data_args = DataArguments(data_dir=str(faces / "AffectNet+"))
+    split = load_split(data_args, "validation")
+    truth = known_truth(split, data_args)[0][np.isin(split.labels, (1, 2))][:, 1:3]
+    shown = truth.any(axis=1)  # a wrongly labelled face can show neither
+    predicted = np.stack(table["soft_label"])[:, 1:3].argmax(axis=1)
+    assert result["rows"] == len(table) == len(truth)
+    assert result["top1"] == pytest.approx((predicted == truth.argmax(axis=1))[shown].mean(), abs=1e-4)
+    assert result["top2"] == 1
+    name = ModelCard.load(folder / "README.md").data.eval_results[0].dataset_name
+    assert name == f"synthetic AffectNet+, {len(table)} faces, among happy, sad"
+
+
 def test_model_of_somebody_else_stands_in_the_same_table(theirs, faces, report):
     args = ["--data_dir", faces / "AffectNet+", "--model", theirs, "--output_dir", "theirs", "--num_faces", 0]
     said = train(*args, script="evaluate_model.py", cwd=faces, expect=2)
@@ -218,12 +236,24 @@ def test_bad_input_is_one_sentence(flags, says, faces, tmp_path, monkeypatch, ca
     assert stopped.value.code == 2 and says in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_model_that_gives_no_numbers_is_said_before_anything_is_written(faces, tmp_path, monkeypatch, capsys):
+    model = SoftFerForImageClassification.from_pretrained(faces / "ours")
+    with torch.no_grad():
+        next(model.parameters()).fill_(torch.nan)
+    model.save_pretrained(tmp_path / "broken")
+    args = ["--data_dir", faces / "AffectNet+", "--model", tmp_path / "broken", "--output_dir", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["evaluate_model.py", *map(str, args)])
+    with pytest.raises(SystemExit):
+        evaluate_model.main()
+    assert "gives NaN for" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_rows_without_a_distribution_are_left_out_of_what_needs_one():
     scores, truth = np.random.default_rng(0).random((5, 8)), np.eye(8)[:5]
     all_known = SoftLabels(keep_in_memory=True).compute(predictions=scores.tolist(), references=truth.tolist())
     scores, truth = np.vstack([scores, scores[:1]]), np.vstack([truth, np.zeros(8)])
     one_empty = SoftLabels(keep_in_memory=True).compute(predictions=scores.tolist(), references=truth.tolist())
-    for name in ("js", "kl", "cosine"):
+    for name in ("js", "kl", "cosine", "top1", "top2"):
         assert one_empty[name] == pytest.approx(all_known[name])
     assert one_empty["mae"] != pytest.approx(all_known["mae"])
 

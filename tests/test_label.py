@@ -242,7 +242,10 @@ def test_experts_without_folds_warn_of_the_rows_they_have_seen(experts, release,
     assert json.loads((tmp_path / "soft/label.json").read_text())["splits"].keys() == {"train", "validation"}
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "soft/model")
     assert isinstance(model, FusedForImageClassification)
-    assert "weight of the EBC" in (tmp_path / "soft/model/README.md").read_text()
+    card = (tmp_path / "soft/model/README.md").read_text()
+    assert "weight of the EBC" in card
+    assert f"(Fig. 2; {', '.join(model.config.ebc.backbones)})" in card
+    assert f"(Fig. 3; {model.config.au.backbone})" in card
 
 
 def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_path):
@@ -252,7 +255,8 @@ def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_pa
     assert run.returncode == 0, run.stderr
     ours = rows_of(labelled, "train")
     table = pd.read_csv(tmp_path / "out/suspects.csv", dtype={"image_id": str}).set_index("image_id")
-    assert len(table) == 5 and table["rank"].min() >= ours["rank"].sort_values().iloc[-5]
+    margins = [max(row.soft_label) - sorted(row.soft_label)[-row.rank] for row in ours.itertuples()]
+    assert table["margin"].tolist() == pytest.approx(sorted(margins, reverse=True)[:5], abs=1e-4)
     for image_id, row in table.iterrows():
         scores = dict(zip(EXPRESSIONS, ours.loc[image_id, "soft_label"], strict=True))
         assert row["rank"] == ours.loc[image_id, "rank"] and row["experts"] == max(scores, key=scores.get)

@@ -23,7 +23,7 @@ from synthetic import synthesize
 from training import train_ebc
 from training.arguments import DataArguments
 from training.calibration import fit_calibration
-from training.data import PermutationSampler, load_split
+from training.data import PermutationSampler, known_truth, load_split
 from training.metrics import OneVsRest, SoftLabels, defined, js_divergence, js_divergences
 
 
@@ -233,6 +233,20 @@ def test_any_release_is_recognised_and_its_broken_rows_can_be_left_out(tmp_path)
     with pytest.warns(UserWarning, match="1 broken row"):
         left = load_split(DataArguments(data_dir=str(tmp_path / "2021"), on_error="skip"), "validation")
     assert len(left) == len(split) - 1
+
+
+def test_truth_and_name_are_those_of_the_release_that_the_configuration_reads(tmp_path):
+    small = {"seed": 2, "num_proc": 1, "image_size": 32}
+    synthesize(tmp_path / "AffectNet", train=0, validation=24, unannotated=24, layout="2017", **small)
+    synthesize(tmp_path / "AffectNet+", train=0, validation=24, **small)
+    for config_name, name in (("affectnet_2017", "AffectNet (2017)"), ("human_annotated", "AffectNet+")):
+        args = DataArguments(data_dir=str(tmp_path), dataset_config_name=config_name)
+        split = load_split(args, "validation")
+        truth, _ = known_truth(split, args)
+        assert args.name() == f"synthetic {name}" and (truth.argmax(axis=1) == split.labels).mean() > 0.6
+    args = DataArguments(data_dir=str(tmp_path / "AffectNet"))
+    split = load_split(args, "automatically_annotated")
+    assert len(known_truth(split, args)[0]) == len(split) > 0
 
 
 def test_resuming_with_other_settings_is_refused(ferplus, tmp_path):

@@ -56,11 +56,17 @@ class DataArguments:
     )
     eval_split_name: str = field(default="validation", metadata={"help": "Split to calibrate and measure on."})
 
+    def release(self) -> tuple[str, str]:
+        """The path of the release that is named, and the configuration that reads it."""
+        if self.dataset_config_name:
+            return affectnet_plus.find_release(self.data_dir, self.dataset_config_name), self.dataset_config_name
+        return affectnet_plus.recognise(self.data_dir)
+
     def name(self) -> str:
         """Of the data, for records and cards: no path of this machine goes there."""
         if self.dataset_name:
             return Path(self.dataset_name).name if Path(self.dataset_name).exists() else self.dataset_name
-        folder, layout = affectnet_plus.recognise(self.data_dir)
+        folder, layout = self.release()
         names = {"ferplus": "FER+", "affectnet_2017": "AffectNet (2017)", "affectnet_2021": "AffectNet (2021)"}
         return "synthetic " * is_synthetic(folder) + names.get(layout, "AffectNet+")
 

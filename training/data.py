@@ -194,7 +194,7 @@ def load_rows(args) -> datasets.DatasetDict:
             builder.download_and_prepare()
             rows = builder.as_dataset()
         else:
-            name = args.dataset_config_name or affectnet_plus.recognise(args.data_dir)[1]
+            name = args.dataset_config_name or args.release()[1]
             rows = datasets.load_dataset("affectnet_plus", name, data_dir=args.data_dir, on_error=args.on_error)
     except FileNotFoundError as error:
         raise ValueError(f"No dataset at {args.dataset_name or args.data_dir!r}: {error}") from error
@@ -297,10 +297,11 @@ def _soft_labels(rows: datasets.Dataset, args, to_ours: np.ndarray) -> np.ndarra
 def known_truth(split: Split, args) -> tuple[np.ndarray | None, str]:
     """(rows, 8) what is known of how far each expression is present, or None, and what to call it: the true intensities
     of a synthetic release, else the dataset's own soft labels."""
-    folder = None if args.dataset_name else affectnet_plus.recognise(args.data_dir)[0]
+    folder = None if args.dataset_name else args.release()[0]
     if folder is None or not is_synthetic(folder):
         return split.soft_labels, "" if split.soft_labels is None else "the dataset's soft label"
-    table = pq.read_table(Path(folder) / "ground_truth.parquet", filters=[("split", "==", split.name)]).to_pandas()
+    name = {"automatically_annotated": "unannotated"}.get(split.name, split.name)  # of 2017's release; as drawn
+    table = pq.read_table(Path(folder) / "ground_truth.parquet", filters=[("split", "==", name)]).to_pandas()
     table = table.set_index(table["image_id"].astype(str))
     return table.loc[split.ids, [f"intensity_{name}" for name in EXPRESSIONS]].to_numpy(np.float64), "true intensity"
 

@@ -28,7 +28,7 @@ from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
 from modeling import CARD_METRICS, IN_THE_BOX, ImageError, SoftLabelModel, model_card
 from training.arguments import DataArguments, no_model, parse_arguments, stop, stop_at_image
 from training.data import FaceDataset, Split, known_truth, load_split, read_soft_labels
-from training.experts import PATIENCE, predict
+from training.experts import PATIENCE, check_outputs, predict
 from training.metrics import HumanLabels, SoftLabels, ValenceArousal, defined, js_divergences
 from training.report import write_report
 from training.slices import LEAD, OWN_SCORES, interval, macro_f1_of, mean_of, slices_of, subsets_of
@@ -137,6 +137,7 @@ def evaluate(
     prepared = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare(loader)
     outputs = predict(accelerator, *prepared, description=f"measuring {Path(args.model).name}")
     accelerator.free_memory()
+    check_outputs(outputs, args.model)
     if not accelerator.is_main_process:
         return None
     scores, affect = np.split(outputs, [len(EXPRESSIONS)], axis=1)
@@ -166,7 +167,7 @@ def evaluate(
 def update_card(folder: Path, result: dict) -> None:
     """Put the figures into the model's config, from which cards are made, and write its card anew."""
     config = AutoConfig.from_pretrained(folder)
-    keys = ("data", "data_config", "split", "rows", "truth", *CARD_METRICS)
+    keys = ("data", "data_config", "split", "expressions", "rows", "truth", *CARD_METRICS)
     config.evaluation = {key: result[key] for key in keys if defined(result.get(key)) is not None}
     for name in ("valence", "arousal"):
         if name in result and defined(result[name]["ccc"]) is not None:
@@ -245,7 +246,7 @@ def measure(
     }
     if truth is not None:
         statistics["js"] = mean_of(js_divergences(scores, truth))
-        statistics["top1"] = mean_of((predicted == truth.argmax(axis=1)).astype(float))
+        statistics["top1"] = mean_of(np.where(truth.any(axis=1), predicted == truth.argmax(axis=1), np.nan))
 
     def figures(rows: np.ndarray, names: list[str]) -> dict:
         values = {name: round(float(statistics[name](rows[None])[0]), 5) for name in names}

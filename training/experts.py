@@ -520,6 +520,15 @@ def check_finite(loss: torch.Tensor, part: str, step: int) -> None:
         )
 
 
+def check_outputs(outputs: np.ndarray, model: str) -> None:
+    """End the run where a model gives (N, C) outputs that are no numbers, before anything is made of them."""
+    if wrong := int(np.isnan(outputs).any(axis=1).sum()):
+        stop(
+            f"{model} gives NaN for {wrong} of {len(outputs)} faces: take --mixed_precision no or bf16, not fp16; if "
+            "that changes nothing, its weights are broken."
+        )
+
+
 def check_same_network(output_dir: Path, config) -> None:
     if not (output_dir / "config.json").exists():
         return

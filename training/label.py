@@ -32,7 +32,7 @@ from modeling import FusedConfig, ImageError
 from training.arguments import DataArguments, parse_arguments, stop, stop_at_image
 from training.checkpoints import written_beside
 from training.data import FaceDataset, Split, images_in, load_rows, load_split, split_to_label
-from training.experts import PATIENCE
+from training.experts import PATIENCE, check_outputs
 from training.fusion import fit_fusion, fused_model
 from training.metrics import js_divergence
 from training.slices import ranks_of, subsets_of_ranks
@@ -366,6 +366,7 @@ def label(accelerator, args, shards: list, models: dict, output_dir: Path) -> No
             if fold != held:
                 held, model = fold, AutoModelForImageClassification.from_pretrained(models[fold])
             outputs = predict(accelerator, args, model, split, rows, None)
+            check_outputs(outputs["logits"], str(models[fold]))
             logits = [outputs[key] for key in ("ebc_logits", "au_expert_logits", "logits")]  # as SCORES
             scores.append(1 / (1 + np.exp(-np.stack(logits))))
         table = label_table(split, rows, np.mean(scores, axis=0).round(DECIMALS).astype("float32"))

@@ -14,7 +14,6 @@ from sklearn.metrics import (
     recall_score,
     roc_auc_score,
     root_mean_squared_error,
-    top_k_accuracy_score,
 )
 
 
@@ -137,8 +136,8 @@ class SoftLabels(evaluate.Metric):
     - `kl`: Kullback-Leibler divergence in nats of the true distribution from the predicted one, whose shares count as
       at least 1e-6 (scipy).
     - `cosine`: cosine similarity of the scores as they are (scipy).
-    - `top1`, `top2`: the expression that is strongest in truth has the highest, or one of the two highest, scores
-      (scikit-learn).
+    - `top1`, `top2`: the expression that is strongest in truth has the highest, or one of the two highest, scores;
+      rows whose truths are all 0 are left out.
     - `spearman`: rank correlation of a row's C scores with its C true ones, ties at their mean rank; rows whose scores
       or truths are all equal have none and are left out.
     - `ece`: expected calibration error, the mean over expressions: rows in `bins` equal steps of the predicted score,
@@ -160,11 +159,12 @@ class SoftLabels(evaluate.Metric):
 
     def _compute(self, predictions, references):
         scores, truth = np.array(predictions), np.array(references)
-        dominant, classes = truth.argmax(axis=1), np.arange(truth.shape[1])
         held = scores.any(axis=1) & truth.any(axis=1)
         shares = scores[held] / scores[held].sum(axis=1, keepdims=True)
         columns = zip(scores.T, truth.T, strict=True)
-        hits = {f"top{k}": float(top_k_accuracy_score(dominant, scores, k=k, labels=classes)) for k in (1, 2)}
+        known = truth.any(axis=1)
+        order, dominant = scores[known].argsort(axis=1, kind="stable")[:, ::-1], truth[known].argmax(axis=1)
+        hits = {f"top{k}": float((order[:, :k] == dominant[:, None]).any(axis=1).mean()) for k in (1, 2)}
         return {
             "mae": float(np.abs(scores - truth).mean()),
             "js": js_divergence(scores, truth),

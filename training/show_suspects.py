@@ -3,9 +3,9 @@
 
     python training/show_suspects.py --data_dir R --soft_labels runs/soft --output_file runs/suspects.html
 
-First come the rows whose label ranks lowest among the soft label's scores, and among those the ones with the largest
-margin between the highest score and that of the human label. The same table lies beside the page as CSV. The page
-holds thumbnails of the faces: keep pages of restricted faces to yourself.
+First come the rows with the largest margin between the highest of the soft label's scores and that of the human label.
+The same table lies beside the page as CSV. The page holds thumbnails of the faces: keep pages of restricted faces to
+yourself.
 """
 
 import html
@@ -31,8 +31,8 @@ table { width: 100% } th { position: sticky; top: 0; background: #fff } .bars { 
   td[data-name]::before { content: attr(data-name) " "; color: #666 } .bars { min-width: 0 } }
 """
 _BODY = """<h1>Suspect labels</h1>
-<p>The {shown} of {all} labelled rows of <b>{split}</b> whose human label the experts deny most: it ranks lowest
-among the eight scores and is furthest below the highest. A suspect is not a mistake yet: look at the face.<br>
+<p>The {shown} of {all} labelled rows of <b>{split}</b> whose human label the experts deny most: its score
+is furthest below the highest. A suspect is not a mistake yet: look at the face.<br>
 <span class="key" style="background:#0072B2"></span> score of an expression
 <span class="key" style="background:#E69F00"></span> score of the human label</p>
 <table><thead><tr><th>face<th>image<th>human label<th>experts<th class="number">rank<th class="number">margin
@@ -86,7 +86,7 @@ def suspects(split: Split, soft_label: np.ndarray, number: int) -> tuple[pd.Data
             "margin": (scores.max(axis=1) - of_human).round(4),
         }
     )
-    return table.sort_values(["rank", "margin"], ascending=False, kind="stable").head(number), len(rows)
+    return table.sort_values(["margin", "rank"], ascending=False, kind="stable").head(number), len(rows)
 
 
 def page(split: Split, soft_label: np.ndarray, table: pd.DataFrame, labelled: int) -> str:

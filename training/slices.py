@@ -32,7 +32,7 @@ def subsets_of(split: Split, truth: np.ndarray | None, truth_name: str, scores: 
         if (held >= 0).any():
             return held, "as the dataset says"
     ranked, source = (scores, OWN_SCORES) if truth is None else (truth, f"by {truth_name}")
-    return subsets_of_ranks(ranks_of(ranked, split.labels)), source
+    return np.where(ranked.any(axis=1), subsets_of_ranks(ranks_of(ranked, split.labels)), -1), source
 
 
 def slices_of(
