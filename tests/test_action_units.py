@@ -1,5 +1,6 @@
 """AU experts: tables of three tools, prototypes, training, folds."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -116,6 +117,10 @@ def test_bare_names_that_two_splits_share_are_refused(truth, release, tmp_path):
     table = load_table(str(tmp_path / "table.csv"), "presence", ACTION_UNITS)
     table.check_names(*splits)
     assert "of validation found." in table.join(splits[1])
+    # As where each expression has a folder with a file of that name.
+    twice = dataclasses.replace(splits[1], names=np.array([*splits[1].names[:-1], splits[1].names[0]]))
+    with pytest.raises(ValueError, match=f"several rows have the same: '{splits[1].names[0]}'"):
+        table.check_names(splits[0], twice)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ from affectnet_plus.check import check
 from modeling import FusedForImageClassification, mixed_log_odds
 from synthetic import synthesize
 from training import label
-from training.data import Split
+from training.arguments import DataArguments
+from training.data import Split, load_split, read_soft_labels
 from training.fusion import fit_fusion, fused_model
 
 COMMON = SMALL[SMALL.index("--image_size") :]
@@ -228,7 +229,8 @@ def test_a_folder_of_pictures_becomes_a_release(labelled, release, tmp_path):
 
 def test_rows_without_an_expression_have_labels_but_no_rank(labelled, experts, release, tmp_path):
     args = ["--data_dir", release, "--dataset_config_name", "human_annotated_all", "--splits", "validation"]
-    train(*args, "--model", labelled / "models/fold-0", "--output_dir", "all", script="label.py", cwd=tmp_path)
+    args += ["--ebc", experts / "ebc/fold-0", "--au", experts / "au/fold-0"]
+    train(*args, "--output_dir", "all", script="label.py", cwd=tmp_path)
     rows = load_dataset(affectnet_plus.__name__, "human_annotated_all", data_dir=str(release), split="validation")
     table = rows_of(tmp_path / "all", "validation").loc[[str(n) for n in rows["image_id"]]]
     assert (table["rank"].isna().to_numpy() == (np.array(rows["label"]) >= 8)).all()
@@ -246,6 +248,14 @@ def test_experts_without_folds_warn_of_the_rows_they_have_seen(experts, release,
     assert "weight of the EBC" in card
     assert f"(Fig. 2; {', '.join(model.config.ebc.backbones)})" in card
     assert f"(Fig. 3; {model.config.au.backbone})" in card
+
+
+def test_labels_of_other_faces_with_the_same_ids_are_refused(labelled, release):
+    split = load_split(DataArguments(data_dir=str(release)), "train")
+    assert len(read_soft_labels(labelled, split)) == len(split)
+    split.labels = np.roll(split.labels, 1)
+    with pytest.raises(ValueError, match="of other faces that have the same ids"):
+        read_soft_labels(labelled, split)
 
 
 def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_path):

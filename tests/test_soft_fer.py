@@ -22,11 +22,18 @@ from timm.utils import ModelEmaV3
 from transformers import AutoModelForImageClassification, pipeline
 
 from affectnet_plus import EXPRESSIONS
-from modeling import SoftFerConfig, SoftFerForImageClassification, log_odds_of_softmax
+from modeling import (
+    EBCConfig,
+    EBCForImageClassification,
+    SoftFerConfig,
+    SoftFerForImageClassification,
+    log_odds_of_softmax,
+)
 from training import train_ebc, train_soft_fer
 from training.arguments import DataArguments, FoldArguments, OptimizationArguments, TrainingDataArguments
 from training.data import PermutationSampler, load_split, load_splits, read_soft_labels
 from training.experts import plan_runs, train_network
+from training.initial_weights import load_weights, read_weights
 from training.label import label_table
 
 COMMON = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 1, "--seed", 3]
@@ -180,6 +187,8 @@ def test_killed_it_goes_on_to_the_very_same_weights(ferplus, tmp_path):
     assert_same_weights(tmp_path / "killed", tmp_path / "unbroken")
     finished = (tmp_path / "killed/model.safetensors").stat().st_mtime_ns
     train(*args, "--output_dir", "killed", script="train_soft_fer.py", cwd=tmp_path)
+    said = train(*args, "--output_dir", "killed", "--seed", 9, script="train_soft_fer.py", cwd=tmp_path, expect=2)
+    assert "killed comes from a run with other settings: seed (was 3, now 9)" in said
     assert (tmp_path / "killed/model.safetensors").stat().st_mtime_ns == finished  # nothing is trained again
 
 
@@ -291,6 +300,33 @@ def test_with_outputs_for_the_rest_they_start_as_the_classifier_they_come_from(s
         torch.testing.assert_close(au.experts["fear"](pixel_values)[:, 0], log_odds + np.log(7))
         assert au(pixel_values).au_logits[0].shape == (9, 7)
     assert au.config.rest_outputs == ebc.config.rest_outputs == 7
+
+
+@pytest.mark.parametrize(
+    ("sampler", "activation", "odds"),
+    [("none", "softmax", 30 / 70), ("balanced", "softmax", 1 / 7), ("none", "sigmoid", None)],
+)
+def test_what_was_drawn_and_taught_decides_how_they_start(sampler, activation, odds, tmp_path):
+    record = {"data": "D", "split": "train", "ids": "image_id", "data_config": "easy", "sampler": sampler}
+    config = SoftFerConfig(backbone="test_vit", image_size=32, activation=activation, training={"all": record})
+    start = SoftFerForImageClassification(config)
+    start.save_pretrained(tmp_path)
+    ebc = EBCForImageClassification(EBCConfig(backbones=["test_vit"], image_size=32, rest_outputs=7))
+    read = read_weights([str(tmp_path)], ebc.config, record)
+    labels = np.repeat(range(8), [30, *[10] * 7])
+    load_weights(ebc.experts["neutral"], read, ebc.config, "neutral", labels)
+    pixel_values = torch.randn(9, 3, 32, 32)
+    with torch.no_grad():
+        ours = ebc.eval()(pixel_values).classifier_logits[:, 0, 0]
+        theirs = start.eval()(pixel_values).logits[:, 0]
+    if odds:
+        torch.testing.assert_close(ours, theirs - np.log(odds))
+    else:  # eight sigmoids are no softmax to start from: its last layer starts at random
+        assert (ours - theirs).std() > 1e-3
+    with pytest.raises(ValueError, match="rows that fold 0 of 2 leaves out"):  # easy rows are among all rows
+        read_weights(
+            [str(tmp_path)], ebc.config, record | {"data_config": "default", "num_folds": 2, "left_out_fold": 0}
+        )
 
 
 def test_in_folds_they_start_from_weights_of_the_same_fold(softmax_runs, ferplus, tmp_path, monkeypatch, capsys):

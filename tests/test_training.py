@@ -160,6 +160,7 @@ def test_two_runs_share_a_folder(ferplus, tmp_path):
 def test_flags_from_a_file(ferplus, tmp_path):
     (tmp_path / "run.yaml").write_text(
         f"dataset_name: {ferplus}\noutput_dir: ebc\nexpressions: [sad]\nbackbones: [test_vit]\nimage_size: 32\n"
+        "max_train_samples: null\ninit_from: []\n"
         "max_train_steps: 2\nlearning_rate: 1e-3\neval_strategy: no\ncheckpointing_steps: 1\n"
     )
     train("run.yaml", cwd=tmp_path)
@@ -247,6 +248,31 @@ def test_truth_and_name_are_those_of_the_release_that_the_configuration_reads(tm
     args = DataArguments(data_dir=str(tmp_path / "AffectNet"))
     split = load_split(args, "automatically_annotated")
     assert len(known_truth(split, args)[0]) == len(split) > 0
+
+
+def test_columns_in_another_order_or_range_are_noticed(tmp_path):
+    names = sorted(EXPRESSIONS)
+    labels = np.arange(80) % 8
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
+    features |= {"soft_label": datasets.List(datasets.Value("float32"), length=8)}
+    features |= {name: datasets.Value("float32") for name in ("valence", "arousal")}
+
+    def load(soft_labels):
+        rows = {"image": [Image.new("L", (8, 8))] * 80, "label": labels, "soft_label": soft_labels}
+        rows |= {"valence": [-2.0, 0.5] * 40, "arousal": [5.0, 0.5] * 40}
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        data = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+        data.to_parquet(folder / "train-00000-of-00001.parquet")
+        return load_split(DataArguments(dataset_name=str(folder)), "train", with_soft_labels=True)
+
+    with pytest.warns(UserWarning, match="'arousal' of train is left out: it holds 5 in row 0"):
+        split = load(np.eye(8)[labels])  # in the order of the class names
+    assert (split.soft_labels.argmax(axis=1) == split.labels).all()
+    valence, arousal = split.affect().T
+    assert np.isnan(valence[::2]).all() and (valence[1::2] == 0.5).all() and np.isnan(arousal).all()
+    with pytest.raises(ValueError, match="in another order than the class names"):
+        load(np.eye(8)[[EXPRESSIONS.index(names[label]) for label in labels]])  # in AffectNet's
 
 
 def test_resuming_with_other_settings_is_refused(ferplus, tmp_path):

@@ -53,7 +53,15 @@ class ActionUnitTable:
         return [(own, name) for name in split.names]
 
     def check_names(self, *splits: Split) -> None:
-        """Raise `ValueError` where names come in several splits and the table does not say which is meant."""
+        """Raise `ValueError` where the table does not say which face is meant: names of several rows, or, where it does
+        not say the split, in several splits."""
+        for split in splits:
+            names, counts = np.unique(split.names, return_counts=True)
+            if several := listed(names[counts > 1].tolist(), 3):
+                raise ValueError(
+                    f"{self.name} goes by file names, and in {split.name} several rows have the same: {several}. Give "
+                    "each image a name of its own."
+                )
         if not self.values.index.get_level_values(0).any():
             first, *others = (set(split.names.tolist()) for split in splits)
             if both := sorted(first.intersection(*others)):

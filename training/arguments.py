@@ -50,8 +50,9 @@ class DataArguments:
     soft_label_column_name: str = field(
         default="soft_label",
         metadata={
-            "help": "Column that validation is compared with where it exists; 'none' for no column. Experts never "
-            "learn from it; a Soft-FER model does, unless it is given other targets."
+            "help": "Column that validation is compared with where it exists: scores, one per class name of the label, "
+            "in that order; 'none' for no column. Experts never learn from it; a Soft-FER model does, unless it is "
+            "given other targets."
         },
     )
     eval_split_name: str = field(default="validation", metadata={"help": "Split to calibrate and measure on."})
@@ -286,6 +287,8 @@ def _words_of_file(path: str) -> list[str]:
         raise ValueError(f"{path} holds no flags: lines such as `learning_rate: 1e-3` are expected.")
     words = []
     for flag, value in flags.items():
+        if value in ("null", "~", "", []):  # as when it is not there
+            continue
         words += [f"--{flag}", *(value if isinstance(value, list) else [value])]
     return words
 

@@ -30,8 +30,10 @@ import affectnet_plus
 from affectnet_plus import EXPRESSIONS
 from modeling import ImageError, open_rgb
 from training.arguments import is_synthetic
+from training.metrics import ranks_of
 
 _BY_NUMBER = "number of the row"
+_NO_AFFECT = -2  # where AffectNet has no valence or arousal
 METADATA = ("subset", "age", "gender", "ethnicity", "head_pose", "landmarks_68", "landmarks_29", "valence", "arousal")
 
 
@@ -76,7 +78,8 @@ class Split:
         affect = np.full((len(self), 2), np.nan, dtype="float32")
         for column, name in enumerate(("valence", "arousal")):
             if self.metadata is not None and name in self.metadata.features:
-                affect[:, column] = [np.nan if value is None else value for value in self.metadata[name][:]]
+                values = self.metadata[name][:]
+                affect[:, column] = [np.nan if value in (None, _NO_AFFECT) else value for value in values]
         return affect
 
     def __len__(self) -> int:
@@ -218,6 +221,16 @@ def _metadata(rows: datasets.Dataset) -> datasets.Dataset | None:
             with contextlib.suppress(ValueError, TypeError, pa.ArrowInvalid):
                 rows = rows.cast_column(name, ours[name])
     held = [name for name in rows.features if rows.features[name] == ours[name]]
+    for name in {"valence", "arousal"} & set(held):
+        values = np.array(rows[name][:], dtype=float)
+        if (wrong := ~((np.abs(values) <= 1 + 1e-6) | np.isnan(values) | (values == _NO_AFFECT))).any():
+            row = int(wrong.argmax())
+            warnings.warn(
+                f"Column {name!r} of {rows.split} is left out: it holds {values[row]:g} in row {row}, and -1 to 1 is "
+                "expected. Rescale it.",
+                stacklevel=2,
+            )
+            held.remove(name)
     return rows.select_columns(held) if held else None
 
 
@@ -291,6 +304,16 @@ def _soft_labels(rows: datasets.Dataset, args, to_ours: np.ndarray) -> np.ndarra
             f"Column {column!r} of {rows.split} holds scores that are not from 0 to 1 in {int(wrong.sum())} rows, "
             f"first in {int(wrong.argmax())}: divide counts of votes by their sum, percentages by 100."
         )
+    if len(to_ours) == len(EXPRESSIONS):
+        labels = to_ours[_labels(rows, args.label_column_name)[0]]
+        as_said, as_ours = (float((scores.argmax(axis=1) == labels).mean()) for scores in (ours, np.array(values)))
+        if as_ours > as_said + max(0.1, 3 / np.sqrt(len(rows))):
+            raise ValueError(
+                f"Column {column!r} of {rows.split} looks as if it were in another order than the class names of "
+                f"{args.label_column_name!r} ({', '.join(rows.features[args.label_column_name].names)}): read in "
+                f"theirs, the highest score is the label's in {as_said:.0%} of the rows, read as "
+                f"{', '.join(EXPRESSIONS)} in {as_ours:.0%}. Put the scores into the order of the class names."
+            )
     return ours
 
 
@@ -321,13 +344,24 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
             f"{folder} knows the rows of {split.name} by {labelled_by}, here they have {split.id_source}, so that a "
             "label may be another row's: label these very rows anew, or give them a column `image_id` before."
         )
-    table = pq.read_table(files, columns=["image_id", column])
-    scores = dict(zip(table["image_id"].to_pylist(), table[column].to_pylist(), strict=True))
+    table = pq.read_table(files, columns=["image_id", "rank", column])
+    ids = table["image_id"].to_pylist()
+    scores = dict(zip(ids, table[column].to_pylist(), strict=True))
     if missing := [row_id for row_id in split.ids.tolist() if row_id not in scores]:
         raise ValueError(
             f"{folder} has no label for {len(missing)} rows of {split.name}, e.g. {missing[0]}: label it anew."
         )
-    return np.array([scores[row_id] for row_id in split.ids.tolist()])
+    found = np.array([scores[row_id] for row_id in split.ids.tolist()])
+    labelled = split.labels >= 0
+    if column == "soft_label" and labelled.any():
+        ranks = dict(zip(ids, table["rank"].to_pylist(), strict=True))
+        of_others = [ranks[row_id] for row_id in split.ids.tolist()] != ranks_of(found, split.labels)
+        if (share := float(of_others[labelled].mean())) > 0.5:
+            raise ValueError(
+                f"{folder} is of other faces that have the same ids, or of other human labels: the label's rank is "
+                f"not the one written there in {share:.0%} of the rows of {split.name}. Label these rows."
+            )
+    return found
 
 
 def check_enough_rows(

@@ -123,11 +123,14 @@ def plan_runs(
             settings["init_from"] = [w["said"] for w in weights]
         left, checkpoints = list(parts), {}
         if args.resume_from_checkpoint:
-            finished = finished_parts(output_dir, settings)
-            left = [name for name in parts if name not in finished]
-            checkpoints = find_checkpoints(output_dir, args.resume_from_checkpoint)
-            for part in checkpoints.keys() & left:
-                check_same_settings(checkpoints[part], settings | shares_of_a_step(accelerator, args))
+            records, checkpoints = records_in(output_dir), find_checkpoints(output_dir, args.resume_from_checkpoint)
+            left = [name for name in parts if not settings.items() <= records.get(name, {}).items()]
+            for part in left:
+                if part in checkpoints:
+                    saved = read_state(checkpoints[part])["settings"]
+                    check_same_settings(checkpoints[part], saved, settings | shares_of_a_step(accelerator, args))
+                elif part in records:
+                    check_same_settings(output_dir, records[part], settings)
         run = (accelerator, args, config, model_class, output_dir, rows, evaluation, settings, weights)
         runs.append(Run(*run, checkpoints, left))
         if accelerator.is_main_process:
@@ -543,21 +546,18 @@ def check_same_network(output_dir: Path, config) -> None:
             )
 
 
-def finished_parts(output_dir: Path, settings: dict) -> set[str]:
-    """What a run with these settings has completed in this folder."""
-    if not (output_dir / "config.json").exists():
-        return set()
-    training = AutoConfig.from_pretrained(output_dir).training
-    return {name for name, record in training.items() if settings.items() <= record.items()}
+def records_in(output_dir: Path) -> dict[str, dict]:
+    """The record of each part that a run has completed in this folder."""
+    there = (output_dir / "config.json").exists()
+    return AutoConfig.from_pretrained(output_dir).training if there else {}
 
 
-def check_same_settings(checkpoint: Path, settings: dict) -> None:
-    saved = read_state(checkpoint)["settings"]
+def check_same_settings(folder: Path, saved: dict, settings: dict) -> None:
     differing = [
         f"{key} (was {saved.get(key)}, now {settings[key]})" for key in settings if saved.get(key) != settings[key]
     ]
     if differing:
         raise ValueError(
-            f"{checkpoint} comes from a run with other settings: {', '.join(differing)}. "
-            "Take the same ones, or leave --resume_from_checkpoint out."
+            f"{folder} comes from a run with other settings: {', '.join(differing)}. "
+            "Take the same ones, or leave --resume_from_checkpoint out to train anew."
         )

@@ -13,6 +13,7 @@ from affectnet_plus import EXPRESSIONS
 from modeling import backbones_of, create_backbone
 
 _WEIGHTS = "model.safetensors"
+_POWER_OF_SHARES = {"none": 1, "square_root": 0.5, "balanced": 0}  # of an expression's number, as samplers draw
 _PREFIX = "backbone."  # of the network's own weights in a folder of train_soft_fer.py
 
 
@@ -25,7 +26,7 @@ def parts_of(network: nn.Module) -> list[nn.Module]:
 
 def read_weights(paths: list[str], config, settings: dict) -> list[dict]:
     """Per backbone of a model with this config {"path", "said", "state" of all but its last layer, "last" layer if it
-    is one of expressions}; [] without `paths`.
+    is a softmax of the expressions, "sampler" that it was trained by}; [] without `paths`.
 
     `ValueError` where there is nothing to read, where it is of another network, or where cross-fitting would be undone:
     weights that were trained on the rows which a fold leaves out.
@@ -53,11 +54,13 @@ def _read(path: Path, settings: dict, wanted) -> dict:
     if not file.is_file():
         folds = ", which has folds: give --num_folds as well" if list(path.glob("fold-*")) else ""
         raise ValueError(f"--init_from {path}: no {_WEIGHTS} there{folds}.")
-    expressions = None
+    expressions, sampler = None, "none"
     if (path / "config.json").is_file():
         config = json.loads((path / "config.json").read_text())  # ours, or one of timm's own folders
         _check_left_out(path, config.get("training") or {}, settings)
-        expressions = list(config.get("id2label", {}).values())
+        if config.get("activation", "softmax") == "softmax":  # others than ours do not say
+            expressions = list(config.get("id2label", {}).values())
+        sampler = (config.get("training") or {}).get("all", {}).get("sampler", sampler)
         if str(config.get("model_type")).startswith("affectnet_plus"):
             _check_input(path, config, wanted)
     if file.suffix == ".safetensors":
@@ -68,7 +71,8 @@ def _read(path: Path, settings: dict, wanted) -> dict:
     if any(name.startswith(_PREFIX) for name in state):
         state = {name.removeprefix(_PREFIX): weight for name, weight in state.items() if name.startswith(_PREFIX)}
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    return {"path": path, "state": state, "expressions": expressions, "said": f"{path.name} (sha256 {digest})"}
+    said = f"{path.name} (sha256 {digest})"
+    return {"path": path, "state": state, "expressions": expressions, "sampler": sampler, "said": said}
 
 
 def _check_input(path: Path, config: dict, wanted) -> None:
@@ -83,7 +87,7 @@ def _check_input(path: Path, config: dict, wanted) -> None:
 
 def _check_left_out(path: Path, training: dict, settings: dict) -> None:
     for record in training.values():
-        same_rows = all(record.get(key) == settings[key] for key in ("data", "data_config", "split", "ids"))
+        same_rows = all(record.get(key) == settings[key] for key in ("data", "split", "ids"))
         wanted = [settings.get(key) for key in ("num_folds", "left_out_fold")]
         if same_rows and wanted[0] and [record.get(key) for key in ("num_folds", "left_out_fold")] != wanted:
             raise ValueError(
@@ -117,18 +121,20 @@ def load_weights(network: nn.Module, weights: list[dict], config, part: str, lab
     """Put what `read_weights` gave into the network's backbones.
 
     The last layer starts at random, but where an expert has an output for every expression (`rest_outputs`): then it is
-    the one read, the expression's row first, and shifted from the frequency of the expression among the training
-    `labels` to the half that it will be of the faces drawn.
+    the one read (if it was taught a softmax of the expressions), the expression's row first, and shifted from the
+    share that the expression had of the faces drawn then, by its frequency among the training `labels` and the sampler,
+    to the half that it will be of those drawn now.
     """
     for backbone, read in zip(parts_of(network), weights, strict=True):
         state = dict(read["state"])
         if read["last"] and part in EXPRESSIONS and getattr(config, "rest_outputs", 0) == len(EXPRESSIONS) - 1:
             index = EXPRESSIONS.index(part)
             order = [index, *(i for i in range(len(EXPRESSIONS)) if i != index)]
-            odds = np.mean(labels == index) / np.mean(labels != index)
+            counts = np.bincount(labels, minlength=len(EXPRESSIONS))
+            shares = np.where(counts > 0, counts ** _POWER_OF_SHARES[read["sampler"]], 0)
             own = backbone.state_dict()
             for key, rows in read["last"].items():  # (expressions, ...)
                 state[key] = torch.cat([rows[order], own[key][len(order) :]])  # then the units of AU experts
                 if key.endswith("bias"):
-                    state[key][0] -= np.log(odds)
+                    state[key][0] -= np.log(shares[index] / (shares.sum() - shares[index]))
         backbone.load_state_dict(state, strict=False)

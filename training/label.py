@@ -27,15 +27,15 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from affectnet_plus import EXPRESSIONS
+from affectnet_plus import EXPRESSIONS, SUBSETS
 from modeling import FusedConfig, ImageError
 from training.arguments import DataArguments, parse_arguments, stop, stop_at_image
 from training.checkpoints import written_beside
 from training.data import FaceDataset, Split, images_in, load_rows, load_split, split_to_label
 from training.experts import PATIENCE, check_outputs
 from training.fusion import fit_fusion, fused_model
-from training.metrics import js_divergence
-from training.slices import ranks_of, subsets_of_ranks
+from training.metrics import js_divergence, ranks_of
+from training.slices import subsets_of_ranks
 from training.write_release import check_target, write_release
 
 SCORES = ("ebc", "au", "soft_label")
@@ -190,9 +190,9 @@ def find_folds(args) -> dict[int | None, dict[str, str]]:
 
 
 def load_evaluation(data_args) -> Split:
-    """The labelled rows on which experts are fused."""
-    if data_args.dataset_config_name == "no_human_annotated":
-        data_args = replace(data_args, dataset_config_name=None)
+    """The labelled rows on which experts are fused: of all expressions and subsets, whatever is labelled."""
+    if data_args.dataset_config_name in (*SUBSETS, "human_annotated_all", "no_human_annotated"):
+        data_args = replace(data_args, dataset_config_name="human_annotated")
     return load_split(data_args, data_args.eval_split_name, with_soft_labels=True)
 
 

@@ -198,6 +198,11 @@ def defined(value):
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
+def ranks_of(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) place of the label's score among the (N, 8) scores of its row, from 1."""
+    return 1 + (scores > scores[np.arange(len(labels)), labels, None]).sum(axis=1)
+
+
 def js_divergence(soft_labels: np.ndarray, reference: np.ndarray) -> float:
     """Mean Jensen-Shannon divergence in nats of two (N, C) arrays of scores, each row divided by its sum; rows that are
     no distribution, because all their scores are 0, are left out."""

@@ -20,7 +20,7 @@ from modeling import ImageError
 from training import pages
 from training.arguments import DataArguments, parse_arguments, stop
 from training.data import Split, load_rows, read_soft_labels, split_to_label
-from training.slices import ranks_of
+from training.metrics import ranks_of
 
 _STYLE = """
 table { width: 100% } th { position: sticky; top: 0; background: #fff } .bars { min-width: 15rem }

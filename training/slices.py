@@ -7,17 +7,13 @@ from scipy.stats import bootstrap
 
 from affectnet_plus import ETHNICITIES, EXPRESSIONS, GENDERS, SUBSETS
 from training.data import Split
+from training.metrics import ranks_of
 
 RESAMPLES = 1000
 OWN_SCORES = "by this model's own scores"
 _AGES = (20, 35, 50, 65)
 LEAD = "lead of the first expression"
 _LEADS = (0.1, 0.3, 0.6)
-
-
-def ranks_of(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,) place of the label's score among the (N, 8) scores of its row, from 1."""
-    return 1 + (scores > scores[np.arange(len(labels)), labels, None]).sum(axis=1)
 
 
 def subsets_of_ranks(ranks: np.ndarray) -> np.ndarray:
