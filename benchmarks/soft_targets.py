@@ -6,8 +6,10 @@
     python benchmarks/soft_targets.py --tables                                 # what all seeds so far have given
 
 Same backbone, budget and seed; only the target differs: the human label, the dataset's own soft label (of a synthetic
-release machine-made, of FER+ the votes), and the soft label that label.py makes by experts that saw human labels only
-and never the row they label. Measured on validation by evaluate_model.py, against the true intensities or the votes.
+release machine-made, of FER+ the votes), and the soft label that label.py makes by experts that never saw the row they
+label, nor any soft label or vote. It is calibrated and fused by the human labels of validation; and of a synthetic
+release its AU experts are taught the true action units, so that there it knows more than human labels say. Measured on
+validation by evaluate_model.py, against the true intensities or the votes.
 FOLDER is that of benchmarks/soft_labels.py, whose experts in folds are used where they are there already. Some of the
 targets can be left for another time: their figures join those that the file of results holds.
 """
