@@ -59,7 +59,8 @@ def measure(args) -> None:
         if seed != args.seed and not args.dataset_name:
             sys.exit("--experts_seed is for --dataset_name: each synthetic seed has a release of its own.")
         labelling = Runner(args, recipe, run.data, args.folder / f"{yardstick}-{seed}", seed)
-        labels = labelling.label("folds", labelling.experts("folds", ["--num_folds", FOLDS]), [], "labels-of-all")
+        experts = labelling.experts("folds", ["--num_folds", FOLDS])
+        labels = labelling.label("folds", experts, ["--splits", "train"], "labels-of-train")
         flags["made"] = ["--target", "distribution", "--soft_labels", labels]
     for name in args.targets:
         model, report = folder / "targets" / name, folder / "targets" / f"report-{name}"

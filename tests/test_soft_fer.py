@@ -170,6 +170,20 @@ def test_the_best_epoch_is_kept_and_the_average_is_of_the_weights(ferplus, tmp_p
         assert raw.std() == 0 or not torch.allclose(ours, raw, atol=1e-5)
 
 
+def test_what_two_processes_measured_is_what_the_saved_model_gives(ferplus, tmp_path):
+    """Each has seen other faces, and its batch norms have other statistics, until they agree."""
+    args = [*COMMON[:-2], "--dataset_name", ferplus, *EVERYTHING, "--num_train_epochs", 3, "--learning_rate", 6e-3]
+    train(*args, "--output_dir", "model", script="train_soft_fer.py", cwd=tmp_path, processes=2)
+    record = SoftFerConfig.from_pretrained(tmp_path / "model").training["all"]
+    args = ["--dataset_name", ferplus, "--model", "model", "--num_faces", 0, "--output_dir", "report"]
+    train(*args, script="evaluate_model.py", cwd=tmp_path)
+    result = json.loads((tmp_path / "report/metrics.json").read_text())
+    for name, measured in (("accuracy", "accuracy"), ("macro_f1", "macro_f1"), ("js", "js_divergence")):
+        assert result[name] == pytest.approx(record[measured], abs=1e-4), name
+    assert np.mean([result[name]["ccc"] for name in ("valence", "arousal")]) == pytest.approx(record["ccc"], abs=1e-4)
+    assert record["faces_per_step"] == 32
+
+
 def test_killed_it_goes_on_to_the_very_same_weights(ferplus, tmp_path):
     args = [*COMMON[:-2], "--dataset_name", ferplus, *EVERYTHING, "--max_train_steps", 22, "--auto_augment", "rand-m5"]
     args += ["--checkpointing_steps", 3, "--resume_from_checkpoint", "latest"]
