@@ -331,7 +331,7 @@ def known_truth(split: Split, args) -> tuple[np.ndarray | None, str]:
 
 def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> np.ndarray:
     """(rows, 8) of what label.py wrote for the split, in its order; raises `ValueError` where a row has none, or where
-    rows may be other ones because nothing but their number tells them apart."""
+    rows may be other ones: nothing but their number tells them apart, or most labels rank otherwise than written."""
     files = sorted(Path(folder).glob(f"{split.name}-*-of-*.parquet"))
     if not files or len(files) != int(files[0].stem.rpartition("-")[2]):
         raise ValueError(
@@ -344,7 +344,8 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
             f"{folder} knows the rows of {split.name} by {labelled_by}, here they have {split.id_source}, so that a "
             "label may be another row's: label these very rows anew, or give them a column `image_id` before."
         )
-    table = pq.read_table(files, columns=["image_id", "rank", column])
+    with_rank = {"rank"} & set(pq.read_schema(files[0]).names)  # label.py writes it; others may not
+    table = pq.read_table(files, columns=["image_id", column, *with_rank])
     ids = table["image_id"].to_pylist()
     scores = dict(zip(ids, table[column].to_pylist(), strict=True))
     if missing := [row_id for row_id in split.ids.tolist() if row_id not in scores]:
@@ -353,7 +354,7 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
         )
     found = np.array([scores[row_id] for row_id in split.ids.tolist()])
     labelled = split.labels >= 0
-    if column == "soft_label" and labelled.any():
+    if column == "soft_label" and with_rank and labelled.any():
         ranks = dict(zip(ids, table["rank"].to_pylist(), strict=True))
         of_others = [ranks[row_id] for row_id in split.ids.tolist()] != ranks_of(found, split.labels)
         if (share := float(of_others[labelled].mean())) > 0.5:
