@@ -154,7 +154,7 @@ def times_of_files(folder: str) -> int:
     look, total, pending = pyarrow.fs.LocalFileSystem().get_file_info, times_of_folder(folder), collections.deque()
 
     def times(paths: list[str]) -> int:
-        return sum([hash((file.mtime_ns, file.size)) for file in look(paths)])
+        return sum([hash((file.mtime_ns or 0, file.size or 0)) for file in look(paths)])
 
     with os.scandir(folder) as entries, ThreadPoolExecutor(_THREADS) as pool:
         for paths in _blocks(entry.path for entry in entries):
