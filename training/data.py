@@ -134,7 +134,7 @@ def load_split(args, split: str, max_samples: int | None = None, with_soft_label
     _check_column(rows, "label_column_name", args)
     labels, class_names = _labels(rows, args.label_column_name)
     to_ours = np.array(affectnet_plus.match_expressions(class_names))
-    soft_labels = _soft_labels(rows, args, to_ours) if with_soft_labels else None
+    soft_labels = _soft_labels(rows, args, labels, to_ours) if with_soft_labels else None
     ids, names = ids[: len(rows)], names[: len(rows)]
     loaded = Split(split, images, to_ours[labels], soft_labels, ids, names, id_source, _metadata(rows))
     return without_broken_images(loaded) if args.dataset_name and args.on_error == "skip" else loaded
@@ -275,8 +275,9 @@ def _labels(rows: datasets.Dataset, column: str) -> tuple[np.ndarray, list[str]]
     )
 
 
-def _soft_labels(rows: datasets.Dataset, args, to_ours: np.ndarray) -> np.ndarray | None:
-    """Scores in the order of the label's class names, reordered with them. Classes it does not have stay 0."""
+def _soft_labels(rows: datasets.Dataset, args, labels: np.ndarray, to_ours: np.ndarray) -> np.ndarray | None:
+    """Scores in the order of the label's class names, reordered with them; `labels` are (rows,)
+    indices of class names. Classes it does not have stay 0."""
     column = args.soft_label_column_name
     if column not in rows.column_names:
         if column not in ("none", type(args).soft_label_column_name):
@@ -298,15 +299,15 @@ def _soft_labels(rows: datasets.Dataset, args, to_ours: np.ndarray) -> np.ndarra
             f"of {args.label_column_name!r}: see --soft_label_column_name."
         )
     ours = np.zeros((len(rows), len(EXPRESSIONS)))
-    ours[:, to_ours] = np.array(values, dtype=np.float64)
+    values = np.array(values, dtype=np.float64)
+    ours[:, to_ours] = values
     if (wrong := ~((ours >= 0) & (ours <= 1 + 1e-6)).all(axis=1)).any():
         raise ValueError(
             f"Column {column!r} of {rows.split} holds scores that are not from 0 to 1 in {int(wrong.sum())} rows, "
             f"first in {int(wrong.argmax())}: divide counts of votes by their sum, percentages by 100."
         )
     if len(to_ours) == len(EXPRESSIONS):
-        labels = to_ours[_labels(rows, args.label_column_name)[0]]
-        as_said, as_ours = (float((scores.argmax(axis=1) == labels).mean()) for scores in (ours, np.array(values)))
+        as_said, as_ours = (np.mean(scores.argmax(axis=1) == to_ours[labels]) for scores in (ours, values))
         if as_ours > as_said + max(0.1, 3 / np.sqrt(len(rows))):
             raise ValueError(
                 f"Column {column!r} of {rows.split} looks as if it were in another order than the class names of "
