@@ -17,7 +17,7 @@ from datasets.load import DatasetModule
 from datasets.table import table_cast
 
 from . import affectnet_2017, affectnet_2021, columns, expressions, ferplus, plus, releases, rows
-from .columns import AFFECTNET, FERPLUS, features
+from .columns import about, features
 from .expressions import CATEGORIES, EXPRESSIONS, SUBSETS
 from .releases import DATA_DIR_VARIABLE, LAYOUTS, find_release
 from .rows import PAIRS_PER_SHARD, Damage, ReleaseError
@@ -77,7 +77,8 @@ class AffectNetPlus(datasets.ArrowBasedBuilder):
         AffectNetPlusConfig(name="affectnet_2021", description="AffectNet as released in 2021: no soft labels."),
         AffectNetPlusConfig(
             name="affectnet_2017",
-            description="AffectNet as released in 2017, faces cut out of the photographs: no soft labels.",
+            description="AffectNet as released in 2017, faces cut out of the photographs: no soft labels. "
+            "The labels of automatically_annotated are a network's, not people's.",
         ),
         FerPlusConfig(name="ferplus", description="FER+: FER2013 with ten people's votes. Not of AffectNet."),
     ]
@@ -94,7 +95,7 @@ class AffectNetPlus(datasets.ArrowBasedBuilder):
         self._building = False
 
     def _info(self) -> datasets.DatasetInfo:
-        described = FERPLUS if self.config.name == "ferplus" else AFFECTNET
+        described = about(self.config.name)
         return datasets.DatasetInfo(
             **{**described, "description": f"{described['description']}\n{self.config.description}"},
             features=features(

@@ -5,7 +5,14 @@ import datasets
 from .expressions import ANGLES, ETHNICITIES, EXPRESSIONS, GENDERS, SUBSETS
 from .ferplus import VOTES
 
-AFFECTNET = {
+_ACCESS = {
+    "homepage": "http://mohammadmahoor.com/pages/databases/affectnet/",
+    "license": """\
+The images and annotations are for research only, and the AffectNet team grants access on a signed agreement \
+(see the homepage). They are read from your own copy; this package ships none of them, and its own licence does not \
+extend to them.""",
+}
+AFFECTNET_PLUS = {
     "description": """\
 AffectNet+: face crops in the wild, each with a soft label: eight independent confidences that say how far each \
 expression is present at once. They do not sum to one. Rows also have a human label, a difficulty subset, age, \
@@ -18,11 +25,24 @@ gender, ethnicity, head pose, facial landmarks, valence and arousal.""",
   year    = {2025},
   url     = {https://arxiv.org/abs/2410.22506}
 }""",
-    "homepage": "http://mohammadmahoor.com/pages/databases/affectnet/",
-    "license": """\
-The images and annotations are for research only, and the AffectNet team grants access on a signed agreement \
-(see the homepage). They are read from your own copy; this package ships none of them, and its own licence does not \
-extend to them.""",
+    **_ACCESS,
+}
+AFFECTNET = {
+    "description": """\
+AffectNet, in a release before AffectNet+: faces in the wild, each with one of eight expressions, facial landmarks, \
+valence and arousal. It has no soft labels.""",
+    "citation": """\
+@article{mollahosseini2019affectnet,
+  title   = {AffectNet: A Database for Facial Expression, Valence, and Arousal Computing in the Wild},
+  author  = {Mollahosseini, Ali and Hasani, Behzad and Mahoor, Mohammad H.},
+  journal = {IEEE Transactions on Affective Computing},
+  volume  = {10},
+  number  = {1},
+  pages   = {18--31},
+  year    = {2019},
+  url     = {https://arxiv.org/abs/1708.03985}
+}""",
+    **_ACCESS,
 }
 FERPLUS = {
     "description": """\
@@ -41,6 +61,13 @@ each.""",
 The votes are Microsoft's, under the MIT licence. The images are those of FER2013 (Goodfellow et al., 2013), for \
 research; this package ships none of them, and its own licence does not extend to them.""",
 }
+# By configuration; every other one is of AffectNet+.
+_ABOUT = {"affectnet_2021": AFFECTNET, "affectnet_2017": AFFECTNET, "ferplus": FERPLUS}
+
+
+def about(config_name: str) -> dict[str, str]:
+    """`description`, `citation`, `homepage` and `license` of the data that a configuration reads."""
+    return _ABOUT.get(config_name, AFFECTNET_PLUS)
 
 
 def features(categories: tuple[str, ...] = EXPRESSIONS, votes: bool = False) -> datasets.Features:
@@ -50,7 +77,8 @@ def features(categories: tuple[str, ...] = EXPRESSIONS, votes: bool = False) -> 
       has no file of the face itself.
     - `image_id`: N of images/N.jpg, or the row of a CSV file. It repeats across splits: a row is known by (split,
       image_id).
-    - `label`: the human label. Null without human annotation.
+    - `label`: the human label, but that of a network in the split automatically_annotated of the release of 2017.
+      Null without any.
     - `soft_label`: (8,) in the order of `EXPRESSIONS`, each in [0, 1] and independent: they do not sum to one.
     - `subset`: the rank of the human label among the soft label's scores (1 easy, 2-3 challenging, 4-8 difficult).
     - `age`: whole years. `gender`, `ethnicity`: a score in [0, 1] per class that sums to about one.

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from .columns import AFFECTNET, FERPLUS, features
+from .columns import about, features
 from .expressions import CATEGORIES, EXPRESSIONS, SUBSETS
 from .releases import LAYOUTS
 
@@ -76,7 +76,8 @@ _CONFIGURATIONS = {
     "human_annotated_all": "also rows labelled none, uncertain or non-face, which follow the others.",
     "no_human_annotated": "rows that no human has labelled: `label` and `subset` are null.",
     "affectnet_2021": "all rows; this release has only those with one of the eight expressions.",
-    "affectnet_2017": "rows with one of the eight expressions; the faces are cut out of the photographs.",
+    "affectnet_2017": "rows with one of the eight expressions; the faces are cut out of the photographs. The labels of "
+    "`automatically_annotated`, where it is there, are a network's, not people's.",
     "ferplus": "faces on which most votes fall on one expression; ties, unknown and not a face are left out.",
 }
 
@@ -119,7 +120,7 @@ class _Rows:
 def dataset_card(release: str, config_name: str, files: dict[str, str], skipped: int) -> DatasetCard:
     """The card of an export. `files`: {"folder/split-00000-of-00001.parquet": where it lies now}."""
     layout = LAYOUTS[config_name]
-    facts = FERPLUS if config_name == "ferplus" else AFFECTNET
+    facts = about(config_name)
     parts = _read(files)
     configs = _configs(config_name, parts)
     default = next(iter(configs))
@@ -130,14 +131,14 @@ def dataset_card(release: str, config_name: str, files: dict[str, str], skipped:
         pretty_name=layout.TITLE,
         task_categories=["image-classification"],
         size_categories=[_size_category(sum(rows.number() for rows in parts.values()))],
-        tags=["facial-expression-recognition", "soft-labels", "affectnet-plus"],
+        tags=["facial-expression-recognition", *["soft-labels"] * (config_name in _SOFT_LABELS), "affectnet-plus"],
         configs=[
             {
                 "config_name": name,
                 **({"default": True} if name == default else {}),
                 # `datasets` caches a folder by its name and its card alone. With a checksum of the files there, what
                 # it has cached of an older export, or of another one of the same name, is not taken for this one.
-                "description": f"{_CONFIGURATIONS[name].capitalize()} Checksum {_checksum(splits, parts)}.",
+                "description": f"{_sentence(_CONFIGURATIONS[name])} Checksum {_checksum(splits, parts)}.",
                 "data_files": [
                     {"split": split, "path": [f"{folder}/{split}-*.parquet" for folder in folders]}
                     for split, folders in splits.items()
@@ -172,6 +173,10 @@ def dataset_card(release: str, config_name: str, files: dict[str, str], skipped:
         citation=facts["citation"],
     )
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n{text}")
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _read(files: dict[str, str]) -> dict[tuple[str, str], _Rows]:

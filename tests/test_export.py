@@ -272,6 +272,22 @@ def test_the_card_of_photographs_says_who_may_ask(few, tmp_path):
     assert "drawn" not in card.text
 
 
+def test_the_card_of_an_older_release_promises_no_soft_labels(tmp_path):
+    counts = {"train": 40, "validation": 0, "num_proc": 1, "image_size": 64}
+    synthesize(tmp_path / "2017", **counts, unannotated=20, layout="2017")
+    synthesize(tmp_path / "2021", **counts, layout="2021")
+    for layout in ("2017", "2021"):
+        export(tmp_path / layout, tmp_path / f"out{layout}", num_proc=1)
+        card = DatasetCard.load(tmp_path / f"out{layout}/README.md")
+        assert "soft-labels" not in card.data["tags"] and "each with a soft label" not in card.text
+        assert "It has no soft labels" in card.text and "@article{mollahosseini2019affectnet" in card.text
+        assert ("are a network's, not people's" in card.text) == (layout == "2017")
+        info = datasets.load_dataset_builder(
+            "affectnet_plus", f"affectnet_{layout}", data_dir=str(tmp_path / layout)
+        ).info
+        assert "It has no soft labels" in info.description and "mollahosseini2019" in info.citation
+
+
 # Broken rows
 
 
