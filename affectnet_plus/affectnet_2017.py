@@ -23,8 +23,13 @@ _FILES = {
     "automatically_annotated": "automatically_annotated.csv",
 }
 _FOLDERS = ("Manually_Annotated_Images", "Automatically_Annotated_Images")
-# Lists and images may each lie in a folder of their own, as they were unpacked.
-MARKS = (*_FILES.values(), *(f"{name}/" for name in _FOLDERS), "Manually_Annotated_compressed/")
+# Lists and images may lie in folders of their own, as they were unpacked.
+MARKS = (
+    *_FILES.values(),
+    *(f"{name}/" for name in _FOLDERS),
+    *(f"{kind}_Annotated{ending}/" for kind in ("Manually", "Automatically") for ending in ("", "_compressed")),
+    *(f"{kind}_file_list{s}/" for kind in ("Manually_Annotated", "Automatically_annotated") for s in ("", "s")),
+)
 _COLUMNS = (
     "subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks", "expression",
     "valence", "arousal",
@@ -49,10 +54,19 @@ class CsvShard(NamedTuple):
 
 
 def _found(release: str, names) -> dict[str, str]:
-    """Where each of these files or folders lies: in the release or in a folder right inside it, as it was unpacked."""
-    places = [release, *(entry.path for entry in sorted(os.scandir(release), key=lambda e: e.name) if entry.is_dir())]
+    """Where each of these files or folders lies: in the release, or one or two folders further in."""
+    places = [release, *_folders_in(release)]
+    places += [inner for place in places[1:] for inner in _folders_in(place)]
     paths = ((name, os.path.join(place, name)) for name in names for place in reversed(places))
     return {name: path for name, path in paths if os.path.exists(path)}
+
+
+def _folders_in(folder: str) -> list[str]:
+    """In the order of their names; none of the many that hold photographs."""
+    if os.path.basename(folder) in _FOLDERS:
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(entry.path for entry in entries if entry.is_dir())
 
 
 def folders(release: str, config_name: str) -> dict[str, str]:
@@ -66,13 +80,44 @@ def shards(release: str, config) -> dict[str, tuple[list[CsvShard], list[Damage]
         raise ReleaseError(
             f"{release} has lists of images but no folder {' or '.join(_FOLDERS)}: unpack them beside it."
         )
-    return {split: (_lines(path, image_folders), []) for split, path in folders(release, config.name).items()}
+    lists = folders(release, config.name)
+    if not lists:
+        raise ReleaseError(
+            f"{release} has images but no list of them: put {' or '.join(_FILES.values())} into it, as downloaded."
+        )
+    found = {split: _lines(path, image_folders) for split, path in lists.items()}
+    for lines, *_ in found.values():  # before hours of cutting faces out of what another list names
+        _check_unpacked(lines)
+    return {split: (lines, []) for split, lines in found.items()}
+
+
+def _check_unpacked(lines: CsvShard) -> None:
+    """Raises `ReleaseError` where none of the photographs that the first rows name is there."""
+    with io.FileIO(lines.path) as file:
+        file.seek(lines.start)
+        text = file.read(min(lines.end - lines.start, 1 << 18)).decode("utf-8", "replace")
+    place = lines.columns.index(_COLUMNS[0])
+    named = [row[place] for row in map(_values, text.splitlines()) if len(row) == len(lines.columns)]
+    if named and not any(_place(path, lines.image_folders) for path in named):
+        raise ReleaseError(
+            f"{lines.path} names images such as {named[0]!r}, but none of its first {len(named)} is in "
+            f"{listed(lines.image_folders)}: unpack the images, or keep that list elsewhere."
+        )
+
+
+def _place(path: str, image_folders: tuple[str, ...]) -> str | None:
+    places = (os.path.join(folder, *path.replace("\\", "/").split("/")) for folder in image_folders)
+    return next(filter(os.path.isfile, places), None)
+
+
+def _values(line: str) -> list[str]:
+    return next(csv.reader([line]), [])
 
 
 def _lines(path: str, image_folders: tuple[str, ...]) -> list[CsvShard]:
     found = []
     with io.FileIO(path) as raw, io.BufferedReader(raw) as file:
-        columns = tuple(next(csv.reader([file.readline().decode("utf-8-sig", "replace")]), ()))
+        columns = tuple(_values(file.readline().decode("utf-8-sig", "replace")))
         if _COLUMNS[0] not in columns:  # a list without a header: its first line is a row
             columns = _COLUMNS
             file.seek(0)
@@ -111,7 +156,7 @@ def rows(shard: CsvShard, config) -> Iterator[tuple | Damage]:
 
     def read_row(number: int, line: bytes) -> tuple | None:
         here = f"{shard.path}, row {number}"
-        values = next(csv.reader([line.decode("utf-8", "replace")]), [])
+        values = _values(line.decode("utf-8", "replace"))
         if len(values) != len(shard.columns):
             raise Damage(f"has {len(values)} values, not {len(shard.columns)}", path=here)
         row = dict(zip(shard.columns, values, strict=True))
@@ -166,18 +211,17 @@ def crop_face(
 
 
 def _photograph(path: str, image_folders: tuple[str, ...], here: str) -> tuple[str, PIL.Image.Image]:
-    for folder in image_folders:
-        full = os.path.join(folder, *path.replace("\\", "/").split("/"))
-        if os.path.isfile(full):
-            return full, _decoded(read(full, "unreadable image"), full)
-    raise Damage(
-        f"names the image {path!r}, which is in none of {listed(image_folders)}", "annotation without image", here
-    )
+    full = _place(path, image_folders)
+    if full is None:
+        raise Damage(
+            f"names the image {path!r}, which is in none of {listed(image_folders)}", "annotation without image", here
+        )
+    return full, _decoded(read(full, "unreadable image"), full)
 
 
 def _decoded(content: bytes, path: str) -> PIL.Image.Image:
     if content.startswith((b"\xff\xd8\xff", b"\x89PNG")):
-        return decode_image(content, path)
+        return decode_image(content, path, photograph=True)
     try:  # the photographs also come as bmp and tif
         with PIL.Image.open(io.BytesIO(content)) as image:
             image.load()

@@ -1,6 +1,7 @@
 """Which release lies where. A release is read by the module of its layout, which has
 
-- `TITLE`, and `MARKS`: the names of which a folder holds one where it is such a release ("/" at the end: a folder);
+- `TITLE`, and `MARKS`: the names of which a folder holds one where it is such a release ("/" at the end: a folder),
+  the ones to be told of first;
 - `shards(release, config)`: {split: (shards in the order of the rows, what is damaged already by the look of it)};
 - `rows(shard, config)`: the rows of a shard, and a `Damage` for each that is broken;
 - `times(release, config)`: changes whenever a table made of these files would.
@@ -45,18 +46,30 @@ def find_release(data_dir: str | os.PathLike | None = None, config_name: str = "
             )
     raise ReleaseError(
         f"{folder} is no release of {layout.TITLE}: neither it nor a folder right inside it holds "
-        f"{' or '.join(layout.MARKS)}. Found there: {_shown(entries)}."
+        f"{_marks(layout)}. Found there: {_shown(entries)}."
     )
 
 
 def recognise(data_dir: str | os.PathLike | None = None) -> tuple[str, str]:
-    """The path of the release in `data_dir`, of whatever layout, and the name of the configuration that reads it."""
+    """The path of the release in `data_dir`, of whatever layout, and the name of the configuration that reads it.
+
+    Raises `ReleaseError` where there is none, or more than one.
+    """
     folder, entries = _named_folder(data_dir)
-    for place in (folder, *(os.path.join(folder, name) for name, is_dir in entries if is_dir)):
-        for config_name, layout in LAYOUTS.items():
-            if _is_release(place, layout):
-                return find_release(folder, config_name), config_name
-    known = "; ".join(f"{layout.TITLE}: {' or '.join(layout.MARKS)}" for layout in dict.fromkeys(LAYOUTS.values()))
+    for places in ([folder], [os.path.join(folder, name) for name, is_dir in entries if is_dir]):
+        found = [
+            (place, next(name for name, own in LAYOUTS.items() if own is layout))
+            for place in places
+            for layout in dict.fromkeys(LAYOUTS.values())
+            if _is_release(place, layout)
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            each = listed(f"{os.path.basename(place)} ({LAYOUTS[name].TITLE})" for place, name in found)
+            cure = "unpack each into a folder of its own" if places == [folder] else "name one of them as data_dir"
+            raise ReleaseError(f"{folder} holds several releases, {each}: {cure}.")
+    known = "; ".join(f"{layout.TITLE}: {_marks(layout)}" for layout in dict.fromkeys(LAYOUTS.values()))
     raise ReleaseError(
         f"{folder} is no release known here. Looked for, in it and in the folders right inside it: {known}. "
         f"Found there: {_shown(entries)}."
@@ -74,8 +87,14 @@ def _named_folder(data_dir) -> tuple[str, list[tuple[str, bool]]]:
     if not os.path.isdir(folder):
         found = "is a file, not a folder: unpack it first" if os.path.isfile(folder) else "does not exist"
         raise ReleaseError(f"{folder} {found} (named by {'data_dir' if data_dir else '$' + DATA_DIR_VARIABLE}).")
+    if f"{os.path.basename(folder)}/" in plus.MARKS and not _is_release(folder, plus):
+        raise ReleaseError(f"{folder} is a part of {plus.TITLE}: name the folder around it, {os.path.dirname(folder)}.")
     with os.scandir(folder) as entries:
         return folder, sorted((entry.name, entry.is_dir()) for entry in entries)
+
+
+def _marks(layout: ModuleType) -> str:
+    return " or ".join(layout.MARKS[:5])
 
 
 def _shown(entries: list[tuple[str, bool]]) -> str:

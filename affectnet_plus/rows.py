@@ -205,12 +205,20 @@ def check_image(content: bytes, path: str) -> None:
         _sound_headers.setdefault(length, set()).add(content[:length])
 
 
-def decode_image(content: bytes, path: str) -> PIL.Image.Image:
-    """The image, decoded in full; raises `Damage`."""
+def decode_image(content: bytes, path: str, photograph: bool = False) -> PIL.Image.Image:
+    """The image, decoded in full; raises `Damage`.
+
+    In a photograph as it was found, large flat areas and the padding of what a camera noted down can be zeros too:
+    there only zeros up to the end are a hole.
+    """
     if not content.startswith((_JPEG, _PNG)):
         what = f"is no JPEG or PNG image (it starts with {content[:4]!r})" if content else "is empty"
         raise Damage(what, "unreadable image", path)
-    if content.startswith(_JPEG) and _HOLE in content:
+    if photograph:
+        holed = content.endswith(_HOLE) and not content.rstrip(b"\0").endswith(_JPEG_END)
+    else:
+        holed = _HOLE in content
+    if content.startswith(_JPEG) and holed:
         raise Damage("has a hole, 512 zero bytes or more, as an interrupted copy leaves", "truncated image", path)
     try:
         with PIL.Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:

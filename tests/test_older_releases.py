@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import shutil
 
 import datasets
 import numpy as np
@@ -10,8 +11,9 @@ import PIL.Image
 import pytest
 from datasets import load_dataset
 
-from affectnet_plus import EXPRESSIONS, ReleaseError, find_release
+from affectnet_plus import EXPRESSIONS, ReleaseError, find_release, recognise
 from affectnet_plus.affectnet_2017 import crop_face
+from affectnet_plus.check import check
 from synthetic import synthesize
 
 
@@ -84,6 +86,23 @@ def test_a_release_of_another_layout_is_told_by_name(layouts):
     with pytest.raises(ReleaseError, match='"human_annotated", .... reads it'):
         load(layouts / "plus", "affectnet_2017")
     assert find_release(layouts, "affectnet_2017") == str(layouts / "2017")
+    for name in ("human_annotated", "no_human_annotated"):  # the first holds a train_set/, as 2021's does
+        with pytest.raises(ReleaseError, match=r"is a part of AffectNet\+: name the folder around it, .*plus\."):
+            load(layouts / "plus" / name, "affectnet_2021")
+
+
+def test_which_of_several_releases_is_meant_is_not_guessed(layouts, tmp_path):
+    for folder in ("2017", "2021", "plus"):
+        assert recognise(layouts / folder)[0] == str(layouts / folder)
+    with pytest.raises(
+        ReleaseError, match=r"'2017 .*', '2021 .*', 'plus \(AffectNet\+\)': name one of them as data_dir"
+    ):
+        recognise(layouts)
+    for path in (*(layouts / "2021").iterdir(), *(layouts / "plus").glob("*_annotated")):
+        (tmp_path / path.name).symlink_to(path)
+    with pytest.raises(ReleaseError, match="several releases.*: unpack each into a folder of its own"):
+        recognise(tmp_path)
+    assert len(load(tmp_path, "affectnet_2021", split="validation")) == len(load(tmp_path, None, split="validation"))
 
 
 # 2017
@@ -177,12 +196,59 @@ def _photograph(root):
     return root / "Manually_Annotated_compressed/Manually_Annotated_Images/7/a.png"
 
 
+@pytest.mark.parametrize("outer", ["", "Manually_Annotated", "Manually_Annotated_compressed/Manually_Annotated"])
+def test_lists_and_photographs_lie_in_the_folders_they_come_in(layouts, tmp_path, outer):
+    lists = tmp_path / "Manually_Annotated_file_lists"
+    lists.mkdir()
+    for name in ("training.csv", "validation.csv"):
+        shutil.copy(layouts / "2017" / name, lists)
+    images = tmp_path / outer / "Manually_Annotated_Images"
+    shutil.copytree(layouts / "2017/Manually_Annotated_Images", images)
+    assert recognise(tmp_path) == (str(tmp_path), "affectnet_2017")
+    for split in ("train", "validation"):
+        columns = ["image_id", "label", "landmarks_68"]
+        found, expected = (
+            load(root, "affectnet_2017", split=split).select_columns(columns) for root in (tmp_path, layouts / "2017")
+        )
+        assert list(found) == list(expected)
+
+
+def test_flat_areas_and_padding_of_a_photograph_are_no_hole(tmp_path):
+    write_2017(tmp_path, [["7/a.png", 50, 30, 40, 50, "", 1, 0, 0], ["7/flat.jpg", 1, 1, 50, 50, "", 2, 0, 0]])
+    path = _photograph(tmp_path).with_name("flat.jpg")
+    PIL.Image.new("RGB", (2000, 1000), "white").save(path, optimize=True, exif=b"Exif\0\0" + bytes(2000))
+    flat = path.read_bytes()
+    assert bytes(512) in flat[2100:]
+    assert np.asarray(load(tmp_path, "affectnet_2017", split="train")[1]["image"]).min() > 250
+    assert check(tmp_path, num_proc=1).whole
+    path.write_bytes(flat[:-1000] + bytes(1000))  # as a download that had been given its size beforehand leaves it
+    with pytest.raises(ReleaseError, match="flat.jpg has a hole"):
+        load(tmp_path, "affectnet_2017")
+
+
 def test_lists_without_images_or_columns(tmp_path):
     (tmp_path / "validation.csv").write_text("subDirectory_filePath,face_x\n")
     with pytest.raises(ReleaseError, match="no folder Manually_Annotated_Images or Automatically_Annotated_Images"):
         load(tmp_path, "affectnet_2017")
     (tmp_path / "Manually_Annotated_Images").mkdir()
     with pytest.raises(ReleaseError, match="lacks the column 'face_y'"):
+        load(tmp_path, "affectnet_2017")
+    (tmp_path / "validation.csv").unlink()
+    for read in (check, lambda root: load(root, "affectnet_2017")):
+        with pytest.raises(ReleaseError, match="has images but no list of them: put training.csv or validation.csv"):
+            read(tmp_path)
+
+
+def test_a_list_whose_photographs_are_not_there_is_known_before_any_face_is_cut(layouts, tmp_path):
+    for path in (layouts / "2017").iterdir():
+        if path.name != "Automatically_Annotated_Images":
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "training.csv").unlink()
+    header, *lines = (layouts / "2017/training.csv").read_text().splitlines()
+    (tmp_path / "training.csv").write_text("\n".join([header, "1/a.jpg,broken", *lines]))  # would be told of first
+    with pytest.raises(
+        ReleaseError, match="automatically_annotated.csv names images such as .*, or keep that list else"
+    ):
         load(tmp_path, "affectnet_2017")
 
 
