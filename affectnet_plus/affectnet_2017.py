@@ -111,7 +111,10 @@ def _place(path: str, image_folders: tuple[str, ...]) -> str | None:
 
 
 def _values(line: str) -> list[str]:
-    return next(csv.reader([line]), [])
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:  # such as a value of more than 131,072 characters
+        return []
 
 
 def _lines(path: str, image_folders: tuple[str, ...]) -> list[CsvShard]:

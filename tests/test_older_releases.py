@@ -163,6 +163,7 @@ def test_landmarks_may_overshoot_an_image_that_ends(tmp_path):
 BROKEN_2017 = {
     "no such image": (["7/b.png", 0, 0, 9, 9, TEXT, 1, 0, 0], "names the image '7/b.png', which is in none of"),
     "short": (["7/a.png", 0, 0], "has 3 values, not 9"),
+    "endless": (["7/a.png", *"000000", "9" * 200_000, 0], "has 0 values, not 9"),
     "words": (["7/a.png", "left", 0, 9, 9, TEXT, 1, 0, 0], "has 'left' as \"face_x\", not a finite number"),
     "label 12": (["7/a.png", 0, 0, 9, 9, TEXT, 12, 0, 0], "has '12' as \"expression\", not 0 to"),
     "landmarks": (["7/a.png", 0, 0, 9, 9, "1;2;3", 1, 0, 0], "has '1;2;3' as \"facial_landmarks\", not 68 points"),
