@@ -53,6 +53,14 @@ class SoftLabelConfig(PreTrainedConfig):
         self.training = dict(self.training or {})
         self.evaluation = dict(self.evaluation or {})
 
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        # Where this package is, its own classes and pipeline run. The code beside a pushed model is for other places,
+        # and `custom_pipelines` alone would ask for trust_remote_code.
+        if not cls.__module__.startswith("transformers_modules"):
+            config_dict = {k: v for k, v in config_dict.items() if k not in ("auto_map", "custom_pipelines")}
+        return super().from_dict(config_dict, **kwargs)
+
     @property
     def network_size(self) -> int:
         """Side in pixels of what the backbones see."""

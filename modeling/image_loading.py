@@ -15,7 +15,8 @@ class ImageError(ValueError):
 
 
 def load_rgb(image, timeout: float | None = None) -> Image.Image:
-    """A path, http(s) URL, `PIL.Image.Image`, NumPy array or torch tensor -> upright RGB image.
+    """A path, http(s) URL, `PIL.Image.Image`, NumPy array, torch tensor or undecoded image of a dataset ({"bytes",
+    "path"}) -> upright RGB image.
 
     Grey, palette, RGBA (alpha is dropped), CMYK, 16-bit (scaled by 1/257, not clipped) and EXIF-rotated images come out
     like their plain twin. Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), tensors may also have channels first;
@@ -27,6 +28,10 @@ def load_rgb(image, timeout: float | None = None) -> Image.Image:
         return _array_to_rgb(image)
     if isinstance(image, Image.Image):
         return _to_rgb(image)
+    if isinstance(image, dict) and image.keys() == {"bytes", "path"}:
+        if image["bytes"] is not None:
+            return open_rgb(BytesIO(image["bytes"]), image["path"] or "an image of a dataset")
+        image = image["path"]
     if isinstance(image, (str, os.PathLike)):
         name = os.fspath(image)
         if name.startswith(("http://", "https://")):
@@ -55,7 +60,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":  # Pillow's own conversion clips these at 255
         values = np.asarray(image)
-        return _array_to_rgb(values / (255 if values.max() <= 255 else 65535) if image.mode == "F" else values)
+        if image.mode == "F":  # of 8 or 16 bits, or in [0, 1] already
+            values = values / next((most for most in (1, 255) if values.max() <= most), 65535)
+        return _array_to_rgb(values)
     return image.convert("RGB")
 
 
@@ -76,8 +83,8 @@ def _array_to_rgb(array) -> Image.Image:
         if array.dtype.kind == "f" and low >= -0.1 and high <= 1.1:  # resampling may overshoot a little
             array = array.clip(0, 1) * 255
         elif array.dtype.kind in "ui" and low >= 0 and high <= 65535:
-            # 16 bits by type, or by value where Pillow widens them to 32
-            array = array / 257 if array.dtype.itemsize == 2 or high > 255 else array
+            # 16 bits by type, or by value where Pillow or torch, which know no such type, widen them
+            array = array / 257 if array.dtype.str[1:] == "u2" or high > 255 else array
         else:
             raise ImageError(
                 f"An image array holds integers of 8 or 16 bits or floats in [0, 1], not {array.dtype} "

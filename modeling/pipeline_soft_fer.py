@@ -1,5 +1,8 @@
 """The `soft-fer` pipeline: a face image in, its soft label out."""
 
+from collections.abc import Sequence
+
+from torch.utils.data import StackDataset
 from transformers import Pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
@@ -14,8 +17,9 @@ class SoftFerPipeline(Pipeline):
         # {"label": "happy", "score": 0.71, "soft_label": {"neutral": 0.12, "happy": 0.71, ...},
         #  "distribution": {... sums to 1}, "labels": ["happy", "surprise"]}
 
-    Takes a path, URL, PIL image, NumPy array, torch tensor or a dataset row with an `image`; or a list, generator or
-    dataset of them (the latter two give an iterator). The image is expected to be a face crop. `batch_size` as usual.
+    Takes a path, URL, PIL image, NumPy array, torch tensor or a dataset row with an `image`; or a list, column,
+    generator or dataset of them (the latter two give an iterator). The image is expected to be a face crop.
+    `batch_size` as usual.
 
     `soft_label` are independent scores in [0, 1], `distribution` is them divided by their sum, `label` and `score` the
     highest. `labels` are the expressions present, highest first: those with a score of at least `threshold` (0.5), and
@@ -60,10 +64,15 @@ class SoftFerPipeline(Pipeline):
                 )
             streaming = not hasattr(inputs, "__len__")
             inputs = (row["image"] for row in inputs) if streaming else KeyDataset(inputs, "image")
+        elif isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes, list)):
+            # A column of a dataset, read row by row: as a list, all images would be decoded at once.
+            return list(super().__call__(StackDataset(image=inputs), **kwargs))
+        elif type(inputs).__name__ == "IterableColumn":
+            inputs = iter(inputs)
         return super().__call__(inputs, **kwargs)
 
     def preprocess(self, inputs, timeout=None):
-        if isinstance(inputs, dict):
+        if isinstance(inputs, dict) and inputs.keys() != {"bytes", "path"}:
             if "image" not in inputs:
                 raise ValueError(f"A row given to soft-fer has its face under 'image'; this one has {list(inputs)}.")
             inputs = inputs["image"]

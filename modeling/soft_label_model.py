@@ -12,6 +12,10 @@ from transformers.dynamic_module_utils import custom_object_save
 from .model_card import model_card
 from .pipeline_soft_fer import SoftFerPipeline
 
+_FOR_HUB = (
+    "repo_id", "private", "token", "revision", "tags", "commit_message", "commit_description", "create_pr",
+)  # fmt: skip
+
 
 def image_processor_for(config) -> ViTImageProcessor:
     """Turns RGB images into the `pixel_values` that a model of this config expects."""
@@ -56,11 +60,20 @@ class SoftLabelModel(PreTrainedModel):
     def image_processor(self) -> ViTImageProcessor:
         return image_processor_for(self.config)
 
-    def save_pretrained(self, save_directory, with_code: bool = False, is_main_process: bool = True, **kwargs) -> None:
+    def save_pretrained(
+        self,
+        save_directory,
+        with_code: bool = False,
+        is_main_process: bool = True,
+        push_to_hub: bool = False,
+        **kwargs,
+    ) -> None:
         """Write config, safetensors, image processor and card; `with_code` adds the Python files that
-        `trust_remote_code=True` needs where this package is not installed."""
+        `trust_remote_code=True` needs where this package is not installed. With `push_to_hub`, `repo_id` and the other
+        arguments of that method may be given, too."""
         if not is_main_process:
             return
+        for_hub = {name: kwargs.pop(name) for name in _FOR_HUB if name in kwargs}
         config = self.config
         try:
             if with_code:
@@ -71,6 +84,9 @@ class SoftLabelModel(PreTrainedModel):
             self.config = config
         self.image_processor.save_pretrained(save_directory)
         model_card(config).save(Path(save_directory) / "README.md")
+        if push_to_hub:
+            sharding = {"max_shard_size": kwargs["max_shard_size"]} if "max_shard_size" in kwargs else {}
+            self.push_to_hub(for_hub.pop("repo_id", Path(save_directory).name), **sharding, **for_hub)
 
     def _add_code(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,8 +96,6 @@ class SoftLabelModel(PreTrainedModel):
             "AutoConfig": _name_in_folder(self.config_class),
             "AutoModelForImageClassification": _name_in_folder(type(self)),
         }
-        # A folder with `custom_pipelines` asks for trust_remote_code even where the task is registered, so this is
-        # for pushing only.
         self.config.custom_pipelines = {
             "soft-fer": {
                 "impl": _name_in_folder(SoftFerPipeline),
@@ -90,11 +104,26 @@ class SoftLabelModel(PreTrainedModel):
             }
         }
 
-    def push_to_hub(self, repo_id: str, private: bool | None = None, token=None, **kwargs) -> str:
-        """Upload the complete folder, code included. Own because transformers' replaces the card by an empty one."""
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        max_shard_size: int | str = "50GB",
+        tags: list[str] | None = None,
+        **kwargs,
+    ) -> str:
+        """Upload the complete folder, code included. Own because transformers' replaces the card by an empty one; the
+        arguments are the same, `commit_message`, `commit_description` and `create_pr` among them."""
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None and not revision.startswith("refs/pr"):
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, with_code=True)
-            model_card(self.config, repo_id).save(Path(folder) / "README.md")
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **kwargs))
+            self.save_pretrained(folder, with_code=True, max_shard_size=max_shard_size)
+            card = model_card(self.config, repo_id)
+            card.data.tags += [tag for tag in tags or [] if tag not in card.data.tags]
+            card.save(Path(folder) / "README.md")
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, revision=revision, **kwargs))

@@ -1,6 +1,5 @@
 """What somebody who exports a release, or who is given an export, would notice."""
 
-import http.server
 import json
 import os
 import pathlib
@@ -10,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import datasets
@@ -424,64 +422,6 @@ def test_absurd_numbers(option, tmp_path):
 
 
 # The Hub
-
-
-class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the Hub as a small push asks for. `private`: the repositories that there are."""
-
-    private: dict[str, bool]
-    posted: list[tuple[str, bytes]]
-
-    def reply(self, status, body, **headers):
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def do_GET(self):
-        repository = self.path.partition("?")[0].removeprefix("/api/datasets/")
-        if self.path.startswith("/api/whoami"):
-            self.reply(200, {"name": "me", "type": "user", "orgs": []})
-        elif repository in self.private:
-            self.reply(200, {"id": repository, "private": self.private[repository], "siblings": []})
-        else:
-            self.reply(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.posted.append((self.path, body))
-        url = f"http://{self.headers['Host']}/datasets/me/new"
-        if self.path == "/api/repos/create":
-            wanted = json.loads(body)
-            self.private["me/new"] = wanted.get("private") is True or wanted.get("visibility") == "private"
-            self.reply(200, {"url": url})
-        elif "/preupload/" in self.path:
-            files = json.loads(body)["files"]
-            self.reply(200, {"files": [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in files]})
-        elif "/commit/" in self.path:
-            self.reply(200, {"success": True, "commitOid": "1" * 40, "commitUrl": f"{url}/commit/{'1' * 40}"})
-        else:
-            self.reply(200, {"errors": [], "warnings": []})
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def hub():
-    handler = type("_Hub", (Hub,), {"private": {"me/public": False}, "posted": []})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    handler.environment = {
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-        "HF_TOKEN": "hf_secret",
-        "HF_HUB_OFFLINE": "0",
-    }
-    yield handler
-    server.shutdown()
-    server.server_close()
 
 
 def test_a_public_repository_is_refused_before_anything_is_done(few, tmp_path, hub):

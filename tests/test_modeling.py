@@ -1,8 +1,11 @@
 """The EBC as a transformers model: saving, Auto classes, how classifiers are combined, running from pushed code."""
 
+import base64
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,7 +198,34 @@ def test_pushed_code_runs_without_this_package(create, tmp_path):
     )
     run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+    there = json.loads(run.stdout.splitlines()[-1])["soft_label"]
+    for trust in (None, True):  # with this package it opens like any other, by the package's own code
+        fer = pipeline("soft-fer", model=str(tmp_path / "pushed"), trust_remote_code=trust)
+        assert type(fer.model) is type(model) and fer(face)["soft_label"] == pytest.approx(there)
+    fer.model.save_pretrained(tmp_path / "again")
+    assert not {"auto_map", "custom_pipelines"} & json.loads((tmp_path / "again/config.json").read_text()).keys()
     model.save_pretrained(tmp_path / "local")  # saving with code has left no trace in the model
     assert "custom_pipelines" not in (tmp_path / "local" / "config.json").read_text()
-    here = pipeline("soft-fer", model=str(tmp_path / "local"))(face)
-    assert json.loads(run.stdout.splitlines()[-1])["soft_label"] == pytest.approx(here["soft_label"])
+    assert pipeline("soft-fer", model=str(tmp_path / "local"))(face)["soft_label"] == pytest.approx(there)
+
+
+@pytest.mark.parametrize(
+    "push",
+    [
+        'model.push_to_hub("me/new", max_shard_size="1GB", **how)',
+        'model.save_pretrained("new", push_to_hub=True, repo_id="me/new", **how)',
+    ],
+)
+def test_every_way_to_push_takes_the_whole_folder(push, tmp_path, hub):
+    SoftFerForImageClassification(SoftFerConfig(backbone="test_vit", image_size=32)).save_pretrained(tmp_path / "model")
+    script = "from modeling import SoftFerForImageClassification as M; model = M.from_pretrained('model')\n"
+    script += f"how = {{'private': True, 'revision': 'next', 'tags': ['mine']}}\n{push}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(modeling.__file__).parents[1]), **hub.environment}
+    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert hub.private["me/new"] and any(path.endswith("me/new/branch/next") for path, _ in hub.posted)
+    (commit,) = [body for path, body in hub.posted if path.endswith("me/new/commit/next")]
+    files = {line["value"]["path"]: line["value"] for line in map(json.loads, commit.splitlines()[1:])}
+    assert files.keys() >= {"config.json", "model.safetensors", "preprocessor_config.json", "pipeline_soft_fer.py"}
+    card = base64.b64decode(files["README.md"]["content"]).decode()
+    assert "AffectNet+ Soft-FER" in card and "- mine" in card and 'model="me/new"' in card

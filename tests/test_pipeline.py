@@ -113,6 +113,11 @@ def test_dataset(fer, face, streaming):
     if streaming:
         mapped = rows.to_iterable_dataset().map(lambda row: row)  # knows no columns any more
         assert len(list(fer(mapped))) == 3
+    column = fer((rows.to_iterable_dataset() if streaming else rows)["image"], batch_size=2)
+    assert isinstance(column, list) != streaming
+    for answer, image in zip(column, faces, strict=True):
+        same(answer, fer(image))
+    same(fer(rows.cast_column("image", datasets.Image(decode=False))[1]), answers[1])
     with pytest.raises(ValueError, match="rename_column"):
         fer(rows.rename_column("image", "face"))
     assert fer([]) == []
@@ -120,6 +125,10 @@ def test_dataset(fer, face, streaming):
 
 def sixteen_bit(grey: Image.Image) -> Image.Image:
     return Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+
+
+def of_floats(image: Image.Image, most: int) -> Image.Image:
+    return saved(Image.fromarray(np.asarray(image.convert("L"), dtype=np.float32) / most), "TIFF")
 
 
 def turned(image: Image.Image) -> Image.Image:
@@ -145,6 +154,8 @@ TWINS = {
     "black and white": (lambda f: saved(f.convert("1"), "PNG"), lambda f: f.convert("1").convert("RGB")),
     "16-bit PNG": (lambda f: saved(sixteen_bit(f.convert("L")), "PNG"), lambda f: f.convert("L").convert("RGB")),
     "16-bit TIFF": (lambda f: saved(sixteen_bit(f.convert("L")), "TIFF"), lambda f: f.convert("L").convert("RGB")),
+    "floats in [0, 1]": (lambda f: of_floats(f, 255), lambda f: f.convert("L").convert("RGB")),
+    "floats to 255": (lambda f: of_floats(f, 1), lambda f: f.convert("L").convert("RGB")),
     "32-bit integer": (lambda f: sixteen_bit(f.convert("L")).convert("I"), lambda f: f.convert("L").convert("RGB")),
     "EXIF-rotated": (turned, lambda f: f),
 }
@@ -163,6 +174,7 @@ def test_unusual_image_answers_like_its_plain_twin(fer, face, kind, tmp_path):
 
 def test_sixteen_bit_array_is_scaled_not_clipped(fer, face):
     same(fer(np.asarray(face).astype(np.uint16) * 257), fer(face))
+    same(fer(np.asarray(face).astype(np.int16)), fer(face))  # which has no room for 16 bits: 8 bits, widened
 
 
 @pytest.mark.parametrize(
