@@ -245,7 +245,17 @@ def test_model_that_gives_no_numbers_is_said_before_anything_is_written(faces, t
     monkeypatch.setattr(sys, "argv", ["evaluate_model.py", *map(str, args)])
     with pytest.raises(SystemExit):
         evaluate_model.main()
-    assert "gives NaN for" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "gives NaN for" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())
+
+
+def test_a_place_that_cannot_be_written_to_is_said_before_anything_is_measured(faces, tmp_path, monkeypatch, capsys):
+    (tmp_path / "report.html").touch()
+    args = ["--data_dir", faces / "AffectNet+", "--model", faces / "ours", "--output_dir", tmp_path / "report.html"]
+    monkeypatch.setattr(sys, "argv", ["evaluate_model.py", *map(str, args)])
+    with pytest.raises(SystemExit):
+        evaluate_model.main()
+    said = capsys.readouterr().err
+    assert "report.html" in said and "measuring" not in said
 
 
 def test_rows_without_a_distribution_are_left_out_of_what_needs_one():

@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from transformers import AutoModelForImageClassification, pipeline
 
-from affectnet_plus import EXPRESSIONS
+from affectnet_plus import EXPRESSIONS, GENDERS
 from modeling import EBCConfig
 from synthetic import synthesize
 from training import train_ebc
@@ -248,6 +248,30 @@ def test_truth_and_name_are_those_of_the_release_that_the_configuration_reads(tm
     args = DataArguments(data_dir=str(tmp_path / "AffectNet"))
     split = load_split(args, "automatically_annotated")
     assert len(known_truth(split, args)[0]) == len(split) > 0
+
+
+def test_columns_as_others_write_them_are_taken_or_named(tmp_path):
+    rows = {"image": [Image.new("L", (8, 8))] * 8, "label": list(EXPRESSIONS), "age": [31.5] * 8}
+    rows |= {"gender": [dict.fromkeys(GENDERS, 0.5)] * 8, "ethnicity": ["asian"] * 8, "subset": ["easy"] * 8}
+    datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image()).to_parquet(tmp_path / "train.parquet")
+    with pytest.warns(UserWarning) as warned:
+        split = load_split(DataArguments(dataset_name=str(tmp_path)), "train")
+    assert split.metadata["gender"][3] == dict.fromkeys(GENDERS, 0.5) and split.metadata["subset"][:] == [0] * 8
+    said = [str(w.message) for w in warned if "is left out" in str(w.message)]
+    assert sorted(text.split("'")[1] for text in said) == ["age", "ethnicity"]
+
+
+def test_a_broken_image_to_measure_on_is_known_before_training(ferplus, broken, tmp_path, monkeypatch, capsys):
+    (tmp_path / "data").mkdir()
+    for split, folder in (("train", ferplus), ("validation", broken)):
+        rows = datasets.Dataset.from_parquet(str(folder / f"{split}-00000-of-00001.parquet"))
+        rows.select_columns(["image", "label"]).to_parquet(tmp_path / f"data/{split}.parquet")
+    flags = ["--dataset_name", tmp_path / "data", "--output_dir", tmp_path / "out", "--eval_strategy", "no"]
+    monkeypatch.setattr(sys, "argv", ["train_ebc.py", *map(str, flags)])
+    with pytest.raises(SystemExit):
+        train_ebc.main()
+    said = capsys.readouterr().err
+    assert "row 0 in validation is not a readable image" in said and "on_error skip" in said and "it/s" not in said
 
 
 def test_columns_in_another_order_or_range_are_noticed(tmp_path):

@@ -97,22 +97,28 @@ class Split:
         return open_rgb(stored["path"] if stored["bytes"] is None else BytesIO(stored["bytes"]), name)
 
 
-def without_broken_images(split: Split) -> Split:
-    """Only the rows whose image can be decoded; a warning counts and names the others."""
+def broken_images(split: Split) -> dict[int, ImageError]:
+    """{row: what is wrong} of the images that cannot be decoded, in the order of the rows."""
     problems = {}
 
     def look(row: int) -> None:
         try:
             split.image(row)
         except ImageError as error:
-            problems[row] = str(error)
+            problems[row] = error
 
     with ThreadPoolExecutor() as threads:
         rows = tqdm(range(len(split)), desc=f"looking for broken images in {split.name}", unit="image", leave=False)
         list(threads.map(look, rows))
+    return dict(sorted(problems.items()))
+
+
+def without_broken_images(split: Split) -> Split:
+    """Only the rows whose image can be decoded; a warning counts and names the others."""
+    problems = broken_images(split)
     if not problems:
         return split
-    first = " ".join(problems[row] for row in sorted(problems)[:3])
+    first = " ".join(map(str, list(problems.values())[:3]))
     warnings.warn(f"{len(problems)} broken image(s) of {split.name} left out: {first}", stacklevel=2)
     return split.select(np.array([row for row in range(len(split)) if row not in problems], dtype=int))
 
@@ -216,11 +222,17 @@ def _images(rows: datasets.Dataset, args) -> datasets.Dataset:
 def _metadata(rows: datasets.Dataset) -> datasets.Dataset | None:
     ours = affectnet_plus.features()
     rows = rows.select_columns([name for name in METADATA if name in rows.features])
-    for name in ("subset", "age", "valence", "arousal"):  # as pandas and others write them
-        if name in rows.features and rows.features[name] != ours[name]:
-            with contextlib.suppress(ValueError, TypeError, pa.ArrowInvalid):
+    for name in list(rows.features):
+        if rows.features[name] != ours[name]:  # as pandas and others write them
+            with contextlib.suppress(ValueError, TypeError, pa.ArrowInvalid, NotImplementedError):
                 rows = rows.cast_column(name, ours[name])
     held = [name for name in rows.features if rows.features[name] == ours[name]]
+    for name in [name for name in rows.features if name not in held]:
+        warnings.warn(
+            f"Column {name!r} of {rows.split} is left out: {ours[name]} is expected, and not all of what it holds, "
+            f"{rows.features[name]}, is that. Cast or rename it.",
+            stacklevel=2,
+        )
     for name in {"valence", "arousal"} & set(held):
         values = np.array(rows[name][:], dtype=float)
         if (wrong := ~((np.abs(values) <= 1 + 1e-6) | np.isnan(values) | (values == _NO_AFFECT))).any():
@@ -240,9 +252,15 @@ def _check_column(rows: datasets.Dataset, flag: str, args) -> None:
 
 
 def load_splits(args, with_soft_labels: bool = False) -> tuple[Split, Split]:
-    """The rows to train on, `with_soft_labels` or without, and those to calibrate and measure on."""
+    """The rows to train on, `with_soft_labels` or without, and those to calibrate and measure on. Those are perhaps
+    first opened when training is over, so their images are looked at here; a release's are when it is indexed.
+    """
     train = load_split(args, args.train_split_name, args.max_train_samples, with_soft_labels)
-    return train, load_split(args, args.eval_split_name, args.max_eval_samples, with_soft_labels=True)
+    evaluation = load_split(args, args.eval_split_name, args.max_eval_samples, with_soft_labels=True)
+    if args.dataset_name and args.on_error == "raise":
+        for problem in broken_images(evaluation).values():
+            raise ValueError(f"{problem} --on_error skip leaves broken images out.")
+    return train, evaluation
 
 
 def _ids_and_names(rows: datasets.Dataset, images: datasets.Dataset) -> tuple[np.ndarray, np.ndarray, str]:

@@ -11,6 +11,7 @@ intervals), predictions.parquet and report.html, which holds faces: keep pages o
 
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +102,9 @@ def main():
         if args.soft_labels:
             known = read_soft_labels(args.soft_labels, split), "the soft label of label.py"
         split, known = of_expressions(args.expressions, split, *known)
+        if accelerator.is_main_process:  # the last thing, so that nothing is left of a run that cannot begin
+            Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=args.output_dir).close()
     except (ValueError, OSError) as error:
         stop(error)
     try:
