@@ -28,7 +28,11 @@ MARKS = (
     *_FILES.values(),
     *(f"{name}/" for name in _FOLDERS),
     *(f"{kind}_Annotated{ending}/" for kind in ("Manually", "Automatically") for ending in ("", "_compressed")),
-    *(f"{kind}_file_list{s}/" for kind in ("Manually_Annotated", "Automatically_annotated") for s in ("", "s")),
+    *(
+        f"{kind}nnotated_file_list{s}/"
+        for kind in ("Manually_A", "Automatically_A", "Automatically_a")
+        for s in ("", "s")
+    ),
 )
 _COLUMNS = (
     "subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks", "expression",
@@ -65,8 +69,11 @@ def _folders_in(folder: str) -> list[str]:
     """In the order of their names; none of the many that hold photographs."""
     if os.path.basename(folder) in _FOLDERS:
         return []
-    with os.scandir(folder) as entries:
-        return sorted(entry.path for entry in entries if entry.is_dir())
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.path for entry in entries if entry.is_dir())
+    except PermissionError:  # as lost+found in the root of a disk
+        return []
 
 
 def folders(release: str, config_name: str) -> dict[str, str]:
