@@ -4,11 +4,20 @@ AffectNet+ (Fard, Hosseini, Sweeny, Mahoor; IEEE Transactions on Affective Compu
 https://arxiv.org/abs/2410.22506) says for each face how far each of eight expressions is present at once.
 
     from datasets import load_dataset
-    import affectnet_plus                                                # makes the name known to `datasets`
+    import affectnet_plus                     # makes the dataset known to `datasets`, the models to `transformers`
     ds = load_dataset("affectnet_plus", data_dir="/data/AffectNet+")     # or set AFFECTNET_PLUS_DIR
+    fer = pipeline("soft-fer")                                           # that of `transformers`
+
+The folders `modeling`, `training` and `synthetic` are `affectnet_plus.modeling` and so on: an installation takes no
+other name. Importing this imports neither PyTorch nor `transformers`.
 
 The images are licence-gated by the AffectNet team. They are read where they lie and never shipped.
 """
+
+import importlib
+from pathlib import Path
+
+import wrapt
 
 from .builder import AffectNetPlus, AffectNetPlusConfig, FerPlusConfig, register
 from .columns import features
@@ -29,7 +38,24 @@ from .expressions import (
 from .releases import DATA_DIR_VARIABLE, find_release, recognise
 from .rows import ReleaseError
 
+_clone = Path(__file__).parents[1]
+if (_clone / "setup.cfg").is_file() and (
+    _clone / "modeling"
+).is_dir():  # not installed: the folders lie beside this one
+    __path__.append(str(_clone))
+
 register()
+
+
+@wrapt.when_imported("transformers.models.auto.modeling_auto")
+def _make_models_known(_) -> None:
+    importlib.import_module("affectnet_plus.modeling")
+
+
+@wrapt.when_imported("transformers.pipelines")
+def _make_task_known(pipelines) -> None:
+    importlib.import_module("affectnet_plus.modeling").register_task(pipelines.PIPELINE_REGISTRY)
+
 
 __all__ = [
     "ANGLES",

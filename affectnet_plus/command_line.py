@@ -42,7 +42,7 @@ def _add_synthesize(commands) -> None:
 
 
 def _synthesize(root: str, **options) -> None:
-    from synthetic import synthesize  # here, because drawing needs libraries that reading does not
+    from affectnet_plus.synthetic import synthesize  # here, because drawing needs libraries that reading does not
 
     synthesize(root, **options)
 

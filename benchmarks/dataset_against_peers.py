@@ -106,7 +106,7 @@ def show(best: dict, times: dict) -> None:
 
 
 def write_files(folder: Path, pairs: int) -> None:
-    from synthetic import synthesize  # here, so that the fresh processes do not hold what drawing needs
+    from affectnet_plus.synthetic import synthesize  # here, so that the fresh processes do not hold what drawing needs
 
     # Six links a pair are at most 6,000 a face; file systems allow some 65,000.
     synthesize(folder / "drawn", train=max(64, pairs // 1000), validation=0, image_size=224)

@@ -14,15 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from affectnet_plus.synthetic import synthesize
 from datasets import ClassLabel, DatasetDict, load_dataset
 from sklearn.metrics import roc_auc_score
 from soft_labels import ONE_THREAD
 from transformers import pipeline
 
 import affectnet_plus
-import modeling  # noqa: F401  (makes soft-fer known)
 from affectnet_plus import EXPRESSIONS
-from synthetic import synthesize
 
 TRAIN_EBC = Path(__file__).parents[1] / "training" / "train_ebc.py"
 

@@ -20,6 +20,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from affectnet_plus.modeling import mixed_log_odds
+from affectnet_plus.synthetic import synthesize
+from affectnet_plus.training.arguments import DataArguments
+from affectnet_plus.training.calibration import fit_calibration
+from affectnet_plus.training.data import FaceDataset, Split, known_truth, load_split, read_soft_labels
+from affectnet_plus.training.experts import predict
+from affectnet_plus.training.fusion import fit_fusion, fused_model
+from affectnet_plus.training.label import DECIMALS
+from affectnet_plus.training.metrics import SoftLabels
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax, logit, softmax
 from sklearn.metrics import roc_auc_score
@@ -27,15 +36,6 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
-from modeling import mixed_log_odds
-from synthetic import synthesize
-from training.arguments import DataArguments
-from training.calibration import fit_calibration
-from training.data import FaceDataset, Split, known_truth, load_split, read_soft_labels
-from training.experts import predict
-from training.fusion import fit_fusion, fused_model
-from training.label import DECIMALS
-from training.metrics import SoftLabels
 
 TRAINING = Path(__file__).parents[1] / "training"
 RESULTS = Path(__file__).parent / "results"

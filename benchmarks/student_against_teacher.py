@@ -11,9 +11,7 @@ import time
 
 import numpy as np
 import torch
-from tqdm import tqdm
-
-from modeling import (
+from affectnet_plus.modeling import (
     AUConfig,
     EBCConfig,
     FusedConfig,
@@ -21,6 +19,7 @@ from modeling import (
     SoftFerConfig,
     SoftFerForImageClassification,
 )
+from tqdm import tqdm
 
 
 def main():

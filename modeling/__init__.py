@@ -1,9 +1,9 @@
-"""The models. Importing this makes them and the `soft-fer` task known to `transformers`."""
+"""The models. Importing this makes them known to `transformers`; `import affectnet_plus` does so as soon as that is
+imported, and makes the `soft-fer` task known as well."""
 
 from pathlib import Path
 
 from transformers import AutoConfig, AutoModelForImageClassification
-from transformers.pipelines import PIPELINE_REGISTRY
 
 from .backbone import backbones_of, check_backbone, create_backbone, network_input
 from .configuration_au import ACTION_UNITS, PROTOTYPES, AUConfig
@@ -17,7 +17,6 @@ from .modeling_au import AUForImageClassification, AUOutput, MultiHeadClassifier
 from .modeling_ebc import BinaryEnsemble, EBCForImageClassification, EBCOutput
 from .modeling_fused import FusedForImageClassification, FusedOutput, mixed_log_odds
 from .modeling_soft_fer import SoftFerForImageClassification, SoftFerOutput, log_odds_of_softmax, soft_fer_loss
-from .pipeline_soft_fer import SoftFerPipeline
 from .soft_label_model import SoftLabelModel, image_processor_for
 
 for _config, _model in (
@@ -29,15 +28,22 @@ for _config, _model in (
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModelForImageClassification.register(_config, _model, exist_ok=True)
 IN_THE_BOX = Path(__file__).with_name("in_the_box")  # what `pipeline("soft-fer")` takes when no model is named
-PIPELINE_REGISTRY.register_pipeline(
-    "soft-fer",
-    pipeline_class=SoftFerPipeline,
-    pt_model=AutoModelForImageClassification,
-    default={"model": (str(IN_THE_BOX), "main")},
-    type="image",
-)
-_impl = SoftFerPipeline._registered_impl  # goes into the config of a saved pipeline: no path of this machine
-_impl["soft-fer"] = {key: value for key, value in _impl["soft-fer"].items() if key != "default"}
+
+
+def register_task(registry) -> None:
+    """Make "soft-fer" known to `transformers.pipelines.PIPELINE_REGISTRY`."""
+    from .pipeline_soft_fer import SoftFerPipeline  # here, because models are at home without pipelines
+
+    registry.register_pipeline(
+        "soft-fer",
+        pipeline_class=SoftFerPipeline,
+        pt_model=AutoModelForImageClassification,
+        default={"model": (str(IN_THE_BOX), "main")},
+        type="image",
+    )
+    impl = SoftFerPipeline._registered_impl  # goes into the config of a saved pipeline: no path of this machine
+    impl["soft-fer"] = {key: value for key, value in impl["soft-fer"].items() if key != "default"}
+
 
 __all__ = [
     "ACTION_UNITS",
@@ -60,7 +66,6 @@ __all__ = [
     "SoftFerConfig",
     "SoftFerForImageClassification",
     "SoftFerOutput",
-    "SoftFerPipeline",
     "SoftLabelModel",
     "backbones_of",
     "check_backbone",
@@ -73,5 +78,6 @@ __all__ = [
     "multi_head_loss",
     "network_input",
     "open_rgb",
+    "register_task",
     "soft_fer_loss",
 ]

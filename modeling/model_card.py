@@ -12,7 +12,7 @@ How far each of {count} expressions is present in a face at once: {expressions}.
 `logits` are in this order; their sigmoid is the soft label. {sum}
 
 ```python
-import modeling  # from affectnet-plus; or trust_remote_code=True below, where this repository holds the code
+import affectnet_plus  # this package; or trust_remote_code=True below, where this repository holds the code
 from transformers import pipeline
 
 fer = pipeline("soft-fer", model="{repo_id}")

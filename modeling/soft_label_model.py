@@ -10,7 +10,6 @@ from transformers import PreTrainedModel, ViTImageProcessor
 from transformers.dynamic_module_utils import custom_object_save
 
 from .model_card import model_card
-from .pipeline_soft_fer import SoftFerPipeline
 
 _FOR_HUB = (
     "repo_id", "private", "token", "revision", "tags", "commit_message", "commit_description", "create_pr",
@@ -89,6 +88,8 @@ class SoftLabelModel(PreTrainedModel):
             self.push_to_hub(for_hub.pop("repo_id", Path(save_directory).name), **sharding, **for_hub)
 
     def _add_code(self, folder: Path) -> None:
+        from .pipeline_soft_fer import SoftFerPipeline  # here, because models are at home without pipelines
+
         folder.mkdir(parents=True, exist_ok=True)
         for source in (type(self), SoftFerPipeline):
             custom_object_save(source, folder)

@@ -10,10 +10,9 @@ os.environ.pop("AFFECTNET_PLUS_DIR", None)
 
 
 import pytest  # noqa: E402
+from affectnet_plus.synthetic import synthesize  # noqa: E402
 from hub import hub  # noqa: E402, F401
 from runs import write_grey_faces  # noqa: E402
-
-from synthetic import synthesize  # noqa: E402
 
 
 @pytest.fixture(scope="session")

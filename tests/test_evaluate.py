@@ -10,19 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from affectnet_plus.modeling import SoftFerConfig, SoftFerForImageClassification
+from affectnet_plus.synthetic import synthesize
+from affectnet_plus.training import evaluate_model
+from affectnet_plus.training.arguments import DataArguments
+from affectnet_plus.training.data import known_truth, load_split
+from affectnet_plus.training.metrics import HumanLabels, SoftLabels, ValenceArousal
+from affectnet_plus.training.slices import interval, macro_f1_of, mean_of, slices_of
 from huggingface_hub import ModelCard
 from runs import train
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from affectnet_plus import EXPRESSIONS
-from modeling import SoftFerConfig, SoftFerForImageClassification
-from synthetic import synthesize
-from training import evaluate_model
-from training.arguments import DataArguments
-from training.data import known_truth, load_split
-from training.metrics import HumanLabels, SoftLabels, ValenceArousal
-from training.slices import interval, macro_f1_of, mean_of, slices_of
 
 
 @pytest.fixture(scope="module")

@@ -9,18 +9,18 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from affectnet_plus.modeling import IN_THE_BOX
+from affectnet_plus.training import show_faces
 from huggingface_hub import ModelCard
 from PIL import Image
 from runs import train
 from transformers import pipeline
 
 from affectnet_plus import EXPRESSIONS
-from modeling import IN_THE_BOX
-from training import show_faces
 
 ROOT = Path(__file__).parents[1]
 FIRST_LINES = """
-import modeling
+import affectnet_plus
 from transformers import pipeline
 
 print(pipeline("soft-fer")("astronaut.png")["label"])
@@ -111,6 +111,6 @@ def test_comes_with_the_wheel_and_no_face_does(tmp_path):
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         sizes = {file.filename: file.file_size for file in wheel.infolist()}
     for path in IN_THE_BOX.iterdir():
-        assert sizes[f"modeling/in_the_box/{path.name}"] == path.stat().st_size
-    assert sizes["modeling/in_the_box/model.safetensors"] <= 8e6
+        assert sizes[f"affectnet_plus/modeling/in_the_box/{path.name}"] == path.stat().st_size
+    assert sizes["affectnet_plus/modeling/in_the_box/model.safetensors"] <= 8e6
     assert not [name for name in sizes if name.endswith((".png", ".jpg", ".parquet", ".csv"))]

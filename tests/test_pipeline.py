@@ -9,12 +9,12 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from affectnet_plus.modeling import EBCConfig, EBCForImageClassification
 from PIL import Image
 from skimage.data import astronaut
 from transformers import pipeline
 
 from affectnet_plus import EXPRESSIONS
-from modeling import EBCConfig, EBCForImageClassification
 
 
 @pytest.fixture(scope="module")

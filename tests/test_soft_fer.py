@@ -15,6 +15,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from affectnet_plus.modeling import (
+    EBCConfig,
+    EBCForImageClassification,
+    SoftFerConfig,
+    SoftFerForImageClassification,
+    log_odds_of_softmax,
+)
+from affectnet_plus.training import train_ebc, train_soft_fer
+from affectnet_plus.training.arguments import DataArguments, FoldArguments, OptimizationArguments, TrainingDataArguments
+from affectnet_plus.training.data import PermutationSampler, load_split, load_splits, read_soft_labels
+from affectnet_plus.training.experts import plan_runs, train_network
+from affectnet_plus.training.initial_weights import load_weights, read_weights
+from affectnet_plus.training.label import label_table
 from datasets import Value, load_dataset
 from runs import assert_same_weights, command, train, weights
 from scipy.special import logit, softmax
@@ -22,19 +35,6 @@ from timm.utils import ModelEmaV3
 from transformers import AutoModelForImageClassification, pipeline
 
 from affectnet_plus import EXPRESSIONS
-from modeling import (
-    EBCConfig,
-    EBCForImageClassification,
-    SoftFerConfig,
-    SoftFerForImageClassification,
-    log_odds_of_softmax,
-)
-from training import train_ebc, train_soft_fer
-from training.arguments import DataArguments, FoldArguments, OptimizationArguments, TrainingDataArguments
-from training.data import PermutationSampler, load_split, load_splits, read_soft_labels
-from training.experts import plan_runs, train_network
-from training.initial_weights import load_weights, read_weights
-from training.label import label_table
 
 COMMON = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 1, "--seed", 3]
 COMMON += ["--eval_strategy", "no"]

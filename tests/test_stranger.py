@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import sysconfig
 import venv
 from pathlib import Path
@@ -11,6 +12,8 @@ from transformers import AutoConfig
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.export import export
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +41,27 @@ def test_a_stock_trainer_trains_on_an_exported_folder(stranger, release, tmp_pat
     assert 0 <= float(done.stdout.split("accuracy")[-1].split()[0]) <= 1
     assert tuple(AutoConfig.from_pretrained(tmp_path / "model").id2label.values()) == EXPRESSIONS
     assert (tmp_path / "model/model.safetensors").stat().st_size > 1e6
+
+
+def test_an_installation_takes_no_other_name(stranger, tmp_path):
+    """Somebody's own `modeling.py` and `training/` stay theirs, also beside ours."""
+    wheel = ["--quiet", "--no-deps", "--no-build-isolation", "--target", tmp_path / "site", ROOT]
+    subprocess.run([sys.executable, "-m", "pip", "install", *wheel], check=True)
+    assert {path.name.partition("-")[0] for path in (tmp_path / "site").iterdir()} == {"affectnet_plus", "bin"}
+    own = tmp_path / "own"
+    (own / "training").mkdir(parents=True)
+    (own / "modeling.py").write_text("name = 'my own'")
+    (own / "training/__init__.py").write_text("name = 'my own'")
+    (own / "run.py").write_text(
+        f"import sys; sys.path.append({str(tmp_path / 'site')!r})\n"
+        "import affectnet_plus\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules), 'slow to import'\n"
+        "import modeling, training; assert modeling.name == training.name == 'my own'\n"
+        "from transformers import pipeline\n"
+        "from datasets import get_dataset_config_names\n"
+        "import numpy as np\n"
+        "print(pipeline('soft-fer')(np.zeros((48, 48), 'uint8')), get_dataset_config_names('affectnet_plus'))\n"
+    )
+    done = stranger("run.py", cwd=own)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "human_annotated" in done.stdout

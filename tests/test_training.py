@@ -11,6 +11,13 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from affectnet_plus.modeling import EBCConfig
+from affectnet_plus.synthetic import synthesize
+from affectnet_plus.training import train_ebc
+from affectnet_plus.training.arguments import DataArguments
+from affectnet_plus.training.calibration import fit_calibration
+from affectnet_plus.training.data import PermutationSampler, known_truth, load_split
+from affectnet_plus.training.metrics import OneVsRest, SoftLabels, defined, js_divergence, js_divergences
 from PIL import Image
 from runs import ACCELERATE, SMALL, TRAINING, assert_same_weights, command, train, weights
 from scipy.stats import spearmanr
@@ -18,13 +25,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from transformers import AutoModelForImageClassification, pipeline
 
 from affectnet_plus import EXPRESSIONS, GENDERS
-from modeling import EBCConfig
-from synthetic import synthesize
-from training import train_ebc
-from training.arguments import DataArguments
-from training.calibration import fit_calibration
-from training.data import PermutationSampler, known_truth, load_split
-from training.metrics import OneVsRest, SoftLabels, defined, js_divergence, js_divergences
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from affectnet_plus.modeling import ImageError, open_rgb
+from affectnet_plus.training.arguments import is_synthetic
+from affectnet_plus.training.metrics import ranks_of
 from PIL import Image
 from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
 from torch.utils.data import Dataset, Sampler
@@ -28,9 +31,6 @@ from tqdm.auto import tqdm
 
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
-from modeling import ImageError, open_rgb
-from training.arguments import is_synthetic
-from training.metrics import ranks_of
 
 _BY_NUMBER = "number of the row"
 _NO_AFFECT = -2  # where AffectNet has no valence or arousal

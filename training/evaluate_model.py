@@ -21,18 +21,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
+from affectnet_plus.modeling import CARD_METRICS, IN_THE_BOX, ImageError, SoftLabelModel, model_card
+from affectnet_plus.training.arguments import DataArguments, no_model, parse_arguments, stop, stop_at_image
+from affectnet_plus.training.data import FaceDataset, Split, known_truth, load_split, read_soft_labels
+from affectnet_plus.training.experts import PATIENCE, check_outputs, predict
+from affectnet_plus.training.metrics import HumanLabels, SoftLabels, ValenceArousal, defined, js_divergences
+from affectnet_plus.training.report import write_report
+from affectnet_plus.training.slices import LEAD, OWN_SCORES, interval, macro_f1_of, mean_of, slices_of, subsets_of
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
-from modeling import CARD_METRICS, IN_THE_BOX, ImageError, SoftLabelModel, model_card
-from training.arguments import DataArguments, no_model, parse_arguments, stop, stop_at_image
-from training.data import FaceDataset, Split, known_truth, load_split, read_soft_labels
-from training.experts import PATIENCE, check_outputs, predict
-from training.metrics import HumanLabels, SoftLabels, ValenceArousal, defined, js_divergences
-from training.report import write_report
-from training.slices import LEAD, OWN_SCORES, interval, macro_f1_of, mean_of, slices_of, subsets_of
 
 
 @dataclass

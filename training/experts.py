@@ -15,6 +15,20 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast, set_seed
+from affectnet_plus.modeling import INPUT_SETTINGS, ImageError, SoftLabelModel, image_processor_for
+from affectnet_plus.training.arguments import stop, stop_at_image
+from affectnet_plus.training.calibration import fit_calibration
+from affectnet_plus.training.checkpoints import (
+    BEST_FILE,
+    find_checkpoints,
+    read_state,
+    remove_checkpoints,
+    save_checkpoint,
+    written_beside,
+)
+from affectnet_plus.training.data import FaceDataset, PermutationSampler, Split, check_enough_rows
+from affectnet_plus.training.initial_weights import load_weights, parts_of, read_weights
+from affectnet_plus.training.metrics import OneVsRest, defined, js_divergence
 from filelock import FileLock
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
@@ -26,20 +40,6 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification, get_scheduler
 
 from affectnet_plus import EXPRESSIONS
-from modeling import INPUT_SETTINGS, ImageError, SoftLabelModel, image_processor_for
-from training.arguments import stop, stop_at_image
-from training.calibration import fit_calibration
-from training.checkpoints import (
-    BEST_FILE,
-    find_checkpoints,
-    read_state,
-    remove_checkpoints,
-    save_checkpoint,
-    written_beside,
-)
-from training.data import FaceDataset, PermutationSampler, Split, check_enough_rows
-from training.initial_weights import load_weights, parts_of, read_weights
-from training.metrics import OneVsRest, defined, js_divergence
 
 PATIENCE = InitProcessGroupKwargs(timeout=timedelta(days=7))  # of a process that waits for others, e.g. for the cache
 

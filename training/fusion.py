@@ -2,10 +2,9 @@
 
 import numpy as np
 import torch
+from affectnet_plus.modeling import FusedConfig, FusedForImageClassification, mixed_log_odds
+from affectnet_plus.training.calibration import weights_of_rows
 from scipy.optimize import minimize_scalar
-
-from modeling import FusedConfig, FusedForImageClassification, mixed_log_odds
-from training.calibration import weights_of_rows
 
 _DOUBT = 40.0  # 1 / (2 variance) of what a weight may be, around 0.5, before validation is seen
 

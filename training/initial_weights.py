@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from affectnet_plus.modeling import backbones_of, create_backbone
 from safetensors.torch import load_file
 from torch import nn
 
 from affectnet_plus import EXPRESSIONS
-from modeling import backbones_of, create_backbone
 
 _WEIGHTS = "model.safetensors"
 _POWER_OF_SHARES = {"none": 1, "square_root": 0.5, "balanced": 0}  # of an expression's number, as samplers draw

@@ -23,20 +23,20 @@ import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
+from affectnet_plus.modeling import FusedConfig, ImageError
+from affectnet_plus.training.arguments import DataArguments, parse_arguments, stop, stop_at_image
+from affectnet_plus.training.checkpoints import written_beside
+from affectnet_plus.training.data import FaceDataset, Split, images_in, load_rows, load_split, split_to_label
+from affectnet_plus.training.experts import PATIENCE, check_outputs
+from affectnet_plus.training.fusion import fit_fusion, fused_model
+from affectnet_plus.training.metrics import js_divergence, ranks_of
+from affectnet_plus.training.slices import subsets_of_ranks
+from affectnet_plus.training.write_release import check_target, write_release
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS, SUBSETS
-from modeling import FusedConfig, ImageError
-from training.arguments import DataArguments, parse_arguments, stop, stop_at_image
-from training.checkpoints import written_beside
-from training.data import FaceDataset, Split, images_in, load_rows, load_split, split_to_label
-from training.experts import PATIENCE, check_outputs
-from training.fusion import fit_fusion, fused_model
-from training.metrics import js_divergence, ranks_of
-from training.slices import subsets_of_ranks
-from training.write_release import check_target, write_release
 
 SCORES = ("ebc", "au", "soft_label")
 DECIMALS = 4  # as released

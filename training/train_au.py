@@ -14,18 +14,15 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from huggingface_hub.errors import HfHubHTTPError as HTTPError
-
-from affectnet_plus import EXPRESSIONS, match_expressions
-from modeling import (
+from affectnet_plus.modeling import (
     AUConfig,
     AUForImageClassification,
     MultiHeadClassifier,
     check_backbone,
     multi_head_loss,
 )
-from training.action_units import ActionUnitTable, load_table, prototype_targets
-from training.arguments import (
+from affectnet_plus.training.action_units import ActionUnitTable, load_table, prototype_targets
+from affectnet_plus.training.arguments import (
     ExpertArguments,
     FoldArguments,
     OptimizationArguments,
@@ -33,8 +30,8 @@ from training.arguments import (
     parse_arguments,
     stop,
 )
-from training.data import Split, load_splits
-from training.experts import (
+from affectnet_plus.training.data import Split, load_splits
+from affectnet_plus.training.experts import (
     Run,
     create_accelerator,
     plan_runs,
@@ -42,6 +39,9 @@ from training.experts import (
     train_expert,
     train_runs,
 )
+from huggingface_hub.errors import HfHubHTTPError as HTTPError
+
+from affectnet_plus import EXPRESSIONS, match_expressions
 
 
 @dataclass

@@ -14,11 +14,8 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import HfHubHTTPError as HTTPError
-
-from affectnet_plus import EXPRESSIONS, match_expressions
-from modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification, check_backbone
-from training.arguments import (
+from affectnet_plus.modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification, check_backbone
+from affectnet_plus.training.arguments import (
     ExpertArguments,
     FoldArguments,
     OptimizationArguments,
@@ -26,8 +23,8 @@ from training.arguments import (
     parse_arguments,
     stop,
 )
-from training.data import load_splits
-from training.experts import (
+from affectnet_plus.training.data import load_splits
+from affectnet_plus.training.experts import (
     Run,
     create_accelerator,
     plan_runs,
@@ -35,6 +32,9 @@ from training.experts import (
     train_expert,
     train_runs,
 )
+from huggingface_hub.errors import HfHubHTTPError as HTTPError
+
+from affectnet_plus import EXPRESSIONS, match_expressions
 
 
 @dataclass

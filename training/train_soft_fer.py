@@ -20,12 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import HfHubHTTPError as HTTPError
-from torch import Tensor, nn
-from transformers import AutoModelForImageClassification
-
-from affectnet_plus import EXPRESSIONS, SUBSETS
-from modeling import (
+from affectnet_plus.modeling import (
     SoftFerConfig,
     SoftFerForImageClassification,
     SoftLabelModel,
@@ -35,7 +30,7 @@ from modeling import (
     network_input,
     soft_fer_loss,
 )
-from training.arguments import (
+from affectnet_plus.training.arguments import (
     FoldArguments,
     NetworkArguments,
     OptimizationArguments,
@@ -43,10 +38,10 @@ from training.arguments import (
     parse_arguments,
     stop,
 )
-from training.checkpoints import written_beside
-from training.data import Split, known_truth, load_splits, read_soft_labels, timm_policy
-from training.evaluate_model import EvaluationArguments, evaluate, load_model
-from training.experts import (
+from affectnet_plus.training.checkpoints import written_beside
+from affectnet_plus.training.data import Split, known_truth, load_splits, read_soft_labels, timm_policy
+from affectnet_plus.training.evaluate_model import EvaluationArguments, evaluate, load_model
+from affectnet_plus.training.experts import (
     Run,
     create_accelerator,
     finish_network,
@@ -55,8 +50,13 @@ from training.experts import (
     train_network,
     train_runs,
 )
-from training.metrics import HumanLabels, ValenceArousal, defined, js_divergence
-from training.report import write_comparison
+from affectnet_plus.training.metrics import HumanLabels, ValenceArousal, defined, js_divergence
+from affectnet_plus.training.report import write_comparison
+from huggingface_hub.errors import HfHubHTTPError as HTTPError
+from torch import Tensor, nn
+from transformers import AutoModelForImageClassification
+
+from affectnet_plus import EXPRESSIONS, SUBSETS
 
 PART = "all"  # expressions at once
 BEST = {"accuracy": 1, "macro_f1": 1, "js_divergence": -1, "ccc": 1}  # 1: the higher the better

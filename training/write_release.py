@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from affectnet_plus.training.data import Split
 from tqdm.auto import tqdm
 
 from affectnet_plus import ANGLES, ETHNICITIES, GENDERS
-from training.data import Split
 
 _FOLDERS = {"train": "human_annotated/train_set", "validation": "human_annotated/validation_set"}
 _NO_HUMAN_LABEL = "no_human_annotated"
