@@ -53,8 +53,8 @@ def _make_models_known(_) -> None:
 
 
 @wrapt.when_imported("transformers.pipelines")
-def _make_task_known(pipelines) -> None:
-    importlib.import_module("affectnet_plus.modeling").register_task(pipelines.PIPELINE_REGISTRY)
+def _make_task_known(_) -> None:
+    importlib.import_module("affectnet_plus.modeling.register_task")
 
 
 __all__ = [

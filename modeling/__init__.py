@@ -3,6 +3,7 @@ imported, and makes the `soft-fer` task known as well."""
 
 from pathlib import Path
 
+import transformers.pipelines  # noqa: F401  (before our own pipeline, which its hook imports: see register_task)
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from .backbone import backbones_of, check_backbone, create_backbone, network_input
@@ -28,22 +29,6 @@ for _config, _model in (
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModelForImageClassification.register(_config, _model, exist_ok=True)
 IN_THE_BOX = Path(__file__).with_name("in_the_box")  # what `pipeline("soft-fer")` takes when no model is named
-
-
-def register_task(registry) -> None:
-    """Make "soft-fer" known to `transformers.pipelines.PIPELINE_REGISTRY`."""
-    from .pipeline_soft_fer import SoftFerPipeline  # here, because models are at home without pipelines
-
-    registry.register_pipeline(
-        "soft-fer",
-        pipeline_class=SoftFerPipeline,
-        pt_model=AutoModelForImageClassification,
-        default={"model": (str(IN_THE_BOX), "main")},
-        type="image",
-    )
-    impl = SoftFerPipeline._registered_impl  # goes into the config of a saved pipeline: no path of this machine
-    impl["soft-fer"] = {key: value for key, value in impl["soft-fer"].items() if key != "default"}
-
 
 __all__ = [
     "ACTION_UNITS",
@@ -78,6 +63,5 @@ __all__ = [
     "multi_head_loss",
     "network_input",
     "open_rgb",
-    "register_task",
     "soft_fer_loss",
 ]
