@@ -44,25 +44,19 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": s
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", **KEEP_MEMORY}
 FOLDS = 2
 PARTS = 10  # of validation: what is fitted on nine of them is measured on the tenth
-# Start networks: epochs, peak learning rate, and which one it goes on from (None: from nothing). The first three start
-# the EBC's classifiers, the last the AU experts. Experts: steps and peak learning rate.
+# What is trained, by the lines of the README: epochs and learning rates are the defaults where nothing else is said.
 RECIPES = {
     "synthetic": {
-        "backbone": "test_resnet",
-        "image_size": 48,
-        "batch_size": 32,
-        "starts": [[30, 6e-3, None], [30, 6e-3, None], [8, 4e-3, 0], [8, 4e-3, 1]],
-        "ebc": [100, 3e-4],
-        "au": [200, 1e-3],
+        "all": ["--image_size", 48, "--per_image_standardization", "--per_device_train_batch_size", 32],
+        "ebc": ["--backbones", *["test_resnet"] * 3],
+        "au": ["--backbone", "test_resnet"],
         "label_rows": None,
     },
     "ferplus": {
-        "backbone": "test_resnet",
-        "image_size": 96,  # twice as many as the faces have: this small network halves them early
-        "batch_size": 64,
-        "starts": [[18, 6e-3, None], [18, 6e-3, None], [6, 4e-3, 0], [6, 4e-3, 1]],
-        "ebc": [60, 1e-4],
-        "au": [120, 3e-4],
+        # Twice as many pixels as the faces have: this small network halves them early.
+        "all": ["--image_size", 96, "--per_image_standardization", "--per_device_train_batch_size", 64],
+        "ebc": ["--backbones", *["test_resnet"] * 2, "--warm_start_epochs", 18],
+        "au": ["--backbone", "test_resnet", "--warm_start_epochs", 18],
         "label_rows": 4000,  # of the training rows, by experts that saw them and by experts that did not
     },
 }
@@ -140,11 +134,12 @@ def measure_validation(run: "Runner", data: list) -> dict:
     views = log_odds_of(model, evaluation, run.precision)
     fused = fused_model(model.ebc, model.au, mirrored=True)
     everything = np.arange(len(evaluation))
-    outputs = [start_outputs(start, evaluation) for start in run.starts("all", [])]
+    starts = [path for kind in ("au", "ebc") for path in sorted(kinds[kind].glob("warm_start/*"))]
+    outputs = [start_outputs(start, evaluation) for start in starts]
     measured = {
         **references(evaluation),
-        "softmax": figures(softmax(outputs[-1], axis=1), evaluation),
-        "softmax_temperature": figures(held_out(cooled, evaluation, outputs[-1])["softmax"], evaluation),
+        "softmax": figures(softmax(outputs[0], axis=1), evaluation),
+        "softmax_temperature": figures(held_out(cooled, evaluation, outputs[0])["softmax"], evaluation),
         "starts": figures(np.mean([softmax(o, axis=1) for o in outputs], axis=0), evaluation),
         "uncalibrated": figures(scores_of(fused, views, everything)["fused"], evaluation),
         **{
@@ -211,36 +206,18 @@ class Runner:
         self.seed, self.precision = seed or args.seed, args.mixed_precision
         self.recipe, self.data, self.folder = recipe, data, folder
 
-    def starts(self, rows: str, folds: list) -> list[Path]:
-        """Of all rows or in folds; the last one's budget is that of a whole expert, but for its last few steps."""
-        made = []
-        for number, (epochs, learning_rate, start) in enumerate(self.recipe["starts"]):
-            made.append(self.folder / rows / f"start-{number}")
-            flags = ["--target", "hard", "--backbone", self.recipe["backbone"], *folds]
-            flags += ["--num_train_epochs", epochs, "--learning_rate", learning_rate, "--seed", 10 * self.seed + number]
-            flags += [] if start is None else ["--init_from", made[start]]
-            self.train("train_soft_fer.py", made[-1], flags)
-        return made
-
     def experts(self, rows: str, folds: list) -> dict[str, Path]:
-        *of_ebc, of_au = self.starts(rows, folds)
-        backbone, made = self.recipe["backbone"], {}
-        for kind, flags in (
-            ("ebc", ["--backbones", *[backbone] * len(of_ebc), "--init_from", *of_ebc]),
-            ("au", ["--backbone", backbone, "--init_from", of_au]),
-        ):
+        """Of all rows or in folds."""
+        made = {}
+        for kind in ("ebc", "au"):
             made[kind] = self.folder / rows / kind
-            steps, learning_rate = self.recipe[kind]
-            flags += ["--rest_outputs", 7, "--max_train_steps", steps, "--learning_rate", learning_rate]
+            flags = [*self.recipe["all"], *self.recipe[kind], *folds, "--seed", self.seed]
             if kind == "au" and "--data_dir" in self.data:
                 flags += ["--au_labels", Path(self.data[-1]) / "ground_truth.parquet"]
-            self.train(f"train_{kind}.py", made[kind], [*flags, *folds, "--seed", 10 * self.seed])
+            self.train(f"train_{kind}.py", made[kind], flags)
         return made
 
     def train(self, script: str, output_dir: Path, flags: list) -> None:
-        flags = [*flags, "--image_size", self.recipe["image_size"], "--per_image_standardization"]
-        flags += ["--per_device_train_batch_size", self.recipe["batch_size"], "--warmup_steps", 0.1]
-        flags += ["--eval_strategy", "no"]
         self.launch(script, output_dir, [*flags, "--resume_from_checkpoint", "latest"])
 
     def label(self, rows: str, kinds: dict, more: list, name: str = "labels") -> Path:

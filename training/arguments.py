@@ -1,7 +1,7 @@
 """Flags that the training scripts share, spelled as in transformers' examples."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -81,21 +81,55 @@ class TrainingDataArguments(DataArguments):
     max_eval_samples: int | None = field(default=None, metadata={"help": "Measure on the first N rows only."})
 
 
+# Epochs and peak learning rates where none are named. From scratch: as measured in benchmarks/ with small networks.
+# Pretrained: common practice for fine-tuning on AffectNet, not measured by us.
+RECIPES = {
+    "experts": {
+        "scratch": {"num_train_epochs": 4.0, "learning_rate": 5e-4},
+        "pretrained": {"num_train_epochs": 2.0, "learning_rate": 5e-5},
+    },
+    "warm start": {
+        "scratch": {"num_train_epochs": 30.0, "learning_rate": 4e-3},
+        "pretrained": {"num_train_epochs": 5.0, "learning_rate": 2e-4},
+    },
+    "Soft-FER": {
+        "scratch": {"num_train_epochs": 30.0, "learning_rate": 4e-3},
+        "pretrained": {"num_train_epochs": 8.0, "learning_rate": 2e-4},
+    },
+}
+
+
+def _said_of(setting: str, *kinds: str) -> str:
+    return "; ".join(
+        f"{kind}: {recipe['scratch'][setting]:g}, with --pretrained {recipe['pretrained'][setting]:g}"
+        for kind, recipe in RECIPES.items()
+        if kind in (kinds or ("experts", "Soft-FER"))
+    )
+
+
 @dataclass
 class OptimizationArguments:
     """How long, how fast, how often saved."""
 
     output_dir: str = field(metadata={"help": "Folder for the model, its card, metrics and checkpoints."})
-    num_train_epochs: float = field(
-        default=10.0, metadata={"help": "Per expression; one epoch is as many draws as the split has rows."}
+    num_train_epochs: float | None = field(
+        default=None,
+        metadata={
+            "help": "An epoch of an expert is two draws per row of its expression: all of them once, as many others. "
+            "So an epoch of all eight costs twice the rows of the split. An epoch of a Soft-FER model is each row "
+            "once. Default: " + _said_of("num_train_epochs")
+        },
     )
     max_train_steps: int | None = field(
-        default=None, metadata={"help": "Optimiser steps per expression, instead of --num_train_epochs."}
+        default=None,
+        metadata={"help": "Optimiser steps per expression, and of a warm start, instead of a number of epochs."},
     )
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Faces per device and step."})
     per_device_eval_batch_size: int = field(default=128, metadata={"help": "Faces per device when measuring."})
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches per optimiser step."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
+    learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of AdamW. Default: " + _said_of("learning_rate")}
+    )
     weight_decay: float = field(default=0.05, metadata={"help": "Weight decay of AdamW, on all but biases and norms."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm; 0: not at all."})
     ema_decay: float = field(
@@ -136,7 +170,7 @@ class OptimizationArguments:
         positive = ["per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"]
         positive += ["learning_rate", "max_train_steps" if self.max_train_steps is not None else "num_train_epochs"]
         for name in positive:
-            if not getattr(self, name) > 0:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"--{name} has to be above 0, not {getattr(self, name)}.")
         for name in ("weight_decay", "max_grad_norm", "dataloader_num_workers", "warmup_steps", "seed"):
             if getattr(self, name) < 0:
@@ -151,6 +185,11 @@ class OptimizationArguments:
             raise ValueError(
                 f"--checkpointing_steps is a number of steps, 'epoch' or 'no', not {self.checkpointing_steps!r}."
             )
+
+    def with_recipe(self, kind: str, pretrained: bool) -> "OptimizationArguments":
+        """The same with epochs and learning rate of the recipe where none are named."""
+        recipe = RECIPES[kind]["pretrained" if pretrained else "scratch"]
+        return replace(self, **{name: v for name, v in recipe.items() if getattr(self, name) is None})
 
 
 @dataclass
@@ -183,8 +222,9 @@ class NetworkArguments:
     init_from: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Start from weights of your own: folders of train_soft_fer.py (with the same folds, if any) or "
-            "files with a timm model's state, all but the last layer. One per backbone, or one for all."
+            "help": "Start from weights of your own: folders of train_soft_fer.py, or of train_ebc.py and train_au.py "
+            "for what their warm start made (with the same folds, if any), or files with a timm model's state, all but "
+            "the last layer. One per backbone, or one for all."
         },
     )
 
@@ -206,14 +246,34 @@ class NetworkArguments:
 class ExpertArguments(NetworkArguments):
     """What all experts have in common."""
 
-    rest_outputs: int = field(
-        default=0,
+    warm_start_epochs: float | None = field(
+        default=None,
         metadata={
-            "help": "Outputs of each network beside the expression's own, for kinds of 'rest'. With 7, experts start "
-            "from --init_from (a folder of train_soft_fer.py) with its last layer, too; with 0 without it."
+            "help": "Before the experts, train each backbone once as a softmax classifier of all expressions, so many "
+            "epochs of all rows; all experts go on from it, last layer included. 0: none. Default: 0 with "
+            "--init_from, else " + _said_of("num_train_epochs", "warm start")
         },
     )
-
+    warm_start_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Its peak learning rate. Default: " + _said_of("learning_rate", "warm start")},
+    )
+    rest_outputs: int | None = field(
+        default=None,
+        metadata={
+            "help": "Outputs of each network beside the expression's own, for kinds of 'rest': log-odds = own - "
+            "logsumexp(rest). With 7 it goes on from a softmax classifier of all expressions with its last layer, too. "
+            "Default: 7 after a warm start or with --init_from, else 0."
+        },
+    )
+    metric_for_best_model: str = field(
+        default="auroc",
+        metadata={
+            "help": "Keep the weights of the epoch that is best by this figure of validation, one expression against "
+            "the others; 'last': those of the last epoch.",
+            "choices": ["auroc", "average_precision", "last"],
+        },
+    )
     expressions: list[str] = field(
         default_factory=lambda: list(EXPRESSIONS), metadata={"help": f"Some of: {' '.join(EXPRESSIONS)}. Default: all."}
     )
@@ -228,8 +288,18 @@ class ExpertArguments(NetworkArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.rest_outputs < 0:
-            raise ValueError(f"--rest_outputs is at least 0, not {self.rest_outputs}.")
+        recipe = RECIPES["warm start"]["pretrained" if self.pretrained else "scratch"]
+        if self.warm_start_epochs is None:
+            self.warm_start_epochs = 0.0 if self.init_from else recipe["num_train_epochs"]
+        if self.warm_start_learning_rate is None:
+            self.warm_start_learning_rate = recipe["learning_rate"]
+        if self.rest_outputs is None:
+            self.rest_outputs = len(EXPRESSIONS) - 1 if self.warm_start_epochs or self.init_from else 0
+        for name in ("rest_outputs", "warm_start_epochs"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} is at least 0, not {getattr(self, name)}.")
+        if not self.warm_start_learning_rate > 0:
+            raise ValueError(f"--warm_start_learning_rate has to be above 0, not {self.warm_start_learning_rate}.")
 
 
 @dataclass

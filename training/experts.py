@@ -59,17 +59,19 @@ class Run:
     initial_weights: list[dict]  # one per backbone, or none
     checkpoints: dict[str, Path]
     parts: list[str]  # still to be trained: expressions, or the one part of a model that has no others
-    first_step: int = 0  # in trackers, whose steps may only grow over all runs of a command
+    first_step: int = 0  # of its next part in trackers, whose steps may only grow over all runs of a command
     tracked_as: str = ""  # in trackers, before the part's name
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return max(1, round(len(self.train) / self.settings["faces_per_step"]))
+    def draws_per_epoch(self, part: str) -> int:
+        """Of an expert two per row of its expression: all of them once, and as many others."""
+        if part in EXPRESSIONS:
+            return 2 * int((self.train.labels == EXPRESSIONS.index(part)).sum())
+        return len(self.train)
 
-    @property
-    def max_steps(self) -> int:
-        """Of each part."""
-        return self.args.max_train_steps or math.ceil(self.args.num_train_epochs * self.steps_per_epoch)
+    def steps(self, part: str) -> tuple[int, int]:
+        """Optimiser steps of an epoch, and of all."""
+        of_epoch = max(1, round(self.draws_per_epoch(part) / self.settings["faces_per_step"]))
+        return of_epoch, self.args.max_train_steps or math.ceil(self.args.num_train_epochs * of_epoch)
 
 
 def create_accelerator(args, fold_args) -> Accelerator:
@@ -144,21 +146,27 @@ def train_runs(
     all_args: tuple,
     repo_id: str | None,
     compare: Callable[[list[Run]], None] | None = None,
+    prepare: Callable[[Run], None] | None = None,
 ) -> None:
-    """Train every part of every run, measure each folder when it is whole, `compare` them, push the one where `repo_id`
-    says so."""
+    """Train every part of every run, after `prepare`, measure each folder when it is whole, `compare` them, push the
+    one where `repo_id` says so."""
     accelerator, args = runs[0].accelerator, runs[0].args
     if accelerator.log_with:
         settings = {key: str(value) for group in all_args for key, value in vars(group).items()}
         accelerator.init_trackers(Path(sys.argv[0]).stem, config=settings)
-    for number, run in enumerate(runs):
-        run.first_step = sum(len(EXPRESSIONS) * before.max_steps for before in runs[:number])
+    for run in runs:
         run.tracked_as = f"{run.output_dir.name}/" if len(runs) > 1 else ""
     try:
+        first_step = 0
         for run in runs:
+            run.first_step = first_step
+            if prepare:
+                prepare(run)
             for part in run.parts:
                 train_part(run, part)
+                run.first_step += run.steps(part)[1]
             evaluate_folder(run)
+            first_step = run.first_step
         if compare:
             compare(runs)
     except ImageError as error:
@@ -202,7 +210,7 @@ def train_network(
     """
     accelerator, args, output_dir = run.accelerator, run.args, run.output_dir
     seed = args.seed * len(EXPRESSIONS) + number  # the same whichever parts are trained beside it
-    faces_per_step, steps_per_epoch, max_steps = run.settings["faces_per_step"], run.steps_per_epoch, run.max_steps
+    faces_per_step, (steps_per_epoch, max_steps) = run.settings["faces_per_step"], run.steps(part)
 
     set_seed(seed)
     network = create()
@@ -246,7 +254,7 @@ def train_network(
 
     def track(figures: dict) -> None:
         named = {f"{run.tracked_as}{part}/{name}": value for name, value in figures.items()}
-        accelerator.log(named, run.first_step + number * max_steps + step)
+        accelerator.log(named, run.first_step + step)
 
     progress = tqdm(total=max_steps, initial=step, desc=part, disable=not accelerator.is_local_main_process)
     network.train()
@@ -347,7 +355,7 @@ def said(figures: dict[str, float]) -> str:
 def train_expert(
     run: Run,
     expression: str,
-    prior: str,
+    expert_args,
     create: Callable[[], torch.nn.Module],
     loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     train_targets: np.ndarray,
@@ -357,8 +365,9 @@ def train_expert(
 ) -> None:
     """Train one expression's network, calibrate it on validation, and save it into the model folder.
 
-    `expression_columns` are those of the outputs that are log-odds of the expression; others are units', which count as
-    present where their target is at least `present_from`. The rest is as in `train_network`.
+    `expert_args` are `ExpertArguments`. `expression_columns` are those of the outputs that are log-odds of the
+    expression; others are units', which count as present where their target is at least `present_from`. The rest is as
+    in `train_network`.
     """
     index = EXPRESSIONS.index(expression)
     is_expression = run.evaluation.labels == index
@@ -372,9 +381,10 @@ def train_expert(
         run, expression, index, create, loss_function, train_targets,
         groups=[np.flatnonzero(of_train), np.flatnonzero(~of_train)],
         measure=lambda outputs: figures(outputs[:, expression_columns].mean(axis=1)),
+        best_by=None if expert_args.metric_for_best_model == "last" else (expert_args.metric_for_best_model, 1),
     )  # fmt: skip
     log_odds = outputs[:, expression_columns]
-    fitted = fit_calibration(log_odds, is_expression, prior)
+    fitted = fit_calibration(log_odds, is_expression, expert_args.prior)
     steps = sampled.pop("steps")
     record = {
         **run.settings,

@@ -12,6 +12,7 @@ from torch import nn
 
 from affectnet_plus import EXPRESSIONS
 
+WARM_START = "warm_start"  # folder of the classifiers that experts go on from, inside the experts' own
 _WEIGHTS = "model.safetensors"
 _POWER_OF_SHARES = {"none": 1, "square_root": 0.5, "balanced": 0}  # of an expression's number, as samplers draw
 _PREFIX = "backbone."  # of the network's own weights in a folder of train_soft_fer.py
@@ -39,17 +40,29 @@ def read_weights(paths: list[str], config, settings: dict) -> list[dict]:
             f"--init_from names {len(paths)} weights for {len(backbones)} backbones ({' '.join(backbones)}): "
             "give one for each, or one for all."
         )
-    pairs = list(zip(paths if len(paths) > 1 else paths * len(backbones), backbones, strict=True))
-    read = {
-        pair: _for_backbone(_read(Path(pair[0]), settings, config), pair[1], config.network_size) for pair in set(pairs)
-    }
+    of_each = paths if len(paths) > 1 else paths * len(backbones)
+    folders = [_own_folder(Path(path), number, backbones, settings) for number, path in enumerate(of_each)]
+    pairs = list(zip(folders, backbones, strict=True))
+    read = {pair: _for_backbone(_read(pair[0], settings, config), pair[1], config.network_size) for pair in set(pairs)}
     return [read[pair] for pair in pairs]
 
 
-def _read(path: Path, settings: dict, wanted) -> dict:
+def _own_folder(path: Path, number: int, backbones: list[str], settings: dict) -> Path:
+    """The folder of the fold in question, where `path` has folds, and in a folder of experts that of the classifier
+    which their warm start made of the same backbone."""
     fold = settings.get("left_out_fold")
     if fold is not None and (path / f"fold-{fold}").is_dir():
         path = path / f"fold-{fold}"
+    if not (path / WARM_START).is_dir():
+        return path
+    same = sorted((path / WARM_START).glob(f"*-{backbones[number]}"), key=lambda p: int(p.name.partition("-")[0]))
+    if not same:
+        held = ", ".join(sorted(p.name.partition("-")[2] for p in (path / WARM_START).iterdir()))
+        raise ValueError(f"--init_from {path} has no warm start of {backbones[number]}, only of {held}.")
+    return same[backbones[:number].count(backbones[number]) % len(same)]
+
+
+def _read(path: Path, settings: dict, wanted) -> dict:
     file = path / _WEIGHTS if path.is_dir() else path
     if not file.is_file():
         folds = ", which has folds: give --num_folds as well" if list(path.glob("fold-*")) else ""

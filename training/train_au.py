@@ -39,6 +39,7 @@ from affectnet_plus.training.experts import (
     train_expert,
     train_runs,
 )
+from affectnet_plus.training.warm_start import warm_start
 from huggingface_hub.errors import HfHubHTTPError as HTTPError
 
 from affectnet_plus import EXPRESSIONS, match_expressions
@@ -82,6 +83,7 @@ def main():
         expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(au_args.expressions))]
         config = AUConfig(backbone=au_args.backbone, rest_outputs=au_args.rest_outputs, **au_args.input_settings())
         check_backbone(config.backbone, config.network_size)
+        args = args.with_recipe("experts", au_args.pretrained)
         accelerator = create_accelerator(args, fold_args)
         with accelerator.main_process_first():  # the others find the cache
             if au_args.pretrained:
@@ -112,9 +114,19 @@ def main():
         targets = [targets_of(split, expression, config, table) for split in (run.train, run.evaluation)]
         units = config.action_units[expression]
         present_from = [table.present_from.get(unit, 0.5) if table else 0.5 for unit in units]
-        train_expert(run, expression, au_args.prior, create, loss, *targets, slice(1), present_from)
+        train_expert(
+            run,
+            expression,
+            au_args.prior,
+            au_args.metric_for_best_model,
+            create,
+            loss,
+            *targets,
+            slice(1),
+            present_from,
+        )
 
-    train_runs(runs, train_part, all_args, repo_id)
+    train_runs(runs, train_part, all_args, repo_id, prepare=partial(warm_start, expert_args=au_args))
 
 
 def targets_of(split: Split, expression: str, config: AUConfig, table: ActionUnitTable | None) -> np.ndarray:

@@ -32,6 +32,7 @@ from affectnet_plus.training.experts import (
     train_expert,
     train_runs,
 )
+from affectnet_plus.training.warm_start import warm_start
 from huggingface_hub.errors import HfHubHTTPError as HTTPError
 
 from affectnet_plus import EXPRESSIONS, match_expressions
@@ -59,6 +60,7 @@ def main():
         )
         for backbone in config.backbones:
             check_backbone(backbone, config.network_size)
+        args = args.with_recipe("experts", ebc_args.pretrained)
         accelerator = create_accelerator(args, fold_args)
         with accelerator.main_process_first():  # the others find the cache
             if ebc_args.pretrained:
@@ -76,9 +78,18 @@ def main():
         create = partial(BinaryEnsemble, config, pretrained=ebc_args.pretrained)
         index = EXPRESSIONS.index(expression)
         targets = [(split.labels == index)[:, None].astype("float32") for split in (run.train, run.evaluation)]
-        train_expert(run, expression, ebc_args.prior, create, ensemble_loss, *targets, expression_columns=slice(None))
+        train_expert(
+            run,
+            expression,
+            ebc_args.prior,
+            ebc_args.metric_for_best_model,
+            create,
+            ensemble_loss,
+            *targets,
+            expression_columns=slice(None),
+        )
 
-    train_runs(runs, train_part, all_args, repo_id)
+    train_runs(runs, train_part, all_args, repo_id, prepare=partial(warm_start, expert_args=ebc_args))
 
 
 def ensemble_loss(log_odds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

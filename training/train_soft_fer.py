@@ -186,6 +186,7 @@ def main():
         if model_args.teacher and fold_args.num_folds:
             raise ValueError("A --teacher has seen the rows that folds leave out: give --soft_labels instead.")
         teacher = load_teacher(model_args, config)
+        args = args.with_recipe("Soft-FER", model_args.pretrained)
         taught_by = {"teacher": f"{Path(model_args.teacher).name} (sha256 {digest_of(teacher)})"} if teacher else {}
         accelerator = create_accelerator(args, fold_args)
         with accelerator.main_process_first():  # the others find the cache

@@ -1,0 +1,105 @@
+"""The warm start of experts (ours, not the paper's): each backbone is trained once as a softmax classifier of all
+expressions, on the human labels, and every expert goes on from it, last layer included (`rest_outputs`).
+
+One-vs-rest alone, a small or rare expression teaches a network too little to see by, and eight times over: one network
+that has seen all rows of all expressions knows more of each.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from affectnet_plus.modeling import (
+    INPUT_SETTINGS,
+    SoftFerConfig,
+    SoftFerForImageClassification,
+    backbones_of,
+    create_backbone,
+    network_input,
+)
+from affectnet_plus.training.arguments import ExpertArguments
+from affectnet_plus.training.checkpoints import written_beside
+from affectnet_plus.training.experts import Run, finish_network, records_in, train_network
+from affectnet_plus.training.initial_weights import WARM_START, read_weights
+from affectnet_plus.training.metrics import HumanLabels, defined
+
+from affectnet_plus import EXPRESSIONS
+
+_OF_EXPERTS = (
+    "prior", "rest_outputs", "metric_for_best_model", "au_loss_weight", "au_labels", "au_labels_sha256", "au_target",
+    "warm_start_epochs", "warm_start_learning_rate",
+)  # fmt: skip
+
+
+class SoftmaxClassifiers(torch.nn.Module):
+    """One classifier per backbone: pixel_values (B, 3, H, W) -> (B, backbones * expressions), before the softmax."""
+
+    def __init__(self, config, pretrained: bool = False):
+        super().__init__()
+        self.config = config
+        self.classifiers = torch.nn.ModuleList(
+            create_backbone(name, len(EXPRESSIONS), config.network_size, pretrained) for name in backbones_of(config)
+        )
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        pixel_values = network_input(pixel_values, self.config)
+        return torch.cat([classifier(pixel_values).float() for classifier in self.classifiers], dim=1)
+
+
+def softmax_loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of (B, classifiers * expressions) against (B, 1), summed over the classifiers: each learns as if it
+    were alone."""
+    of_each = outputs.unflatten(1, (-1, len(EXPRESSIONS)))  # (B, classifiers, expressions)
+    labels = labels.long().expand(-1, of_each.shape[1])
+    return F.cross_entropy(of_each.flatten(0, 1), labels.flatten()) * of_each.shape[1]
+
+
+def warm_start(run: Run, expert_args: ExpertArguments) -> None:
+    """Train the classifiers, or go on from those that an earlier command has trained into this folder by the same
+    settings; the experts of `run` then start from them."""
+    if not expert_args.warm_start_epochs:
+        return
+    config, folder = run.config, run.output_dir / WARM_START
+    folders = [folder / f"{number}-{name}" for number, name in enumerate(backbones_of(config))]
+    settings = {key: value for key, value in run.settings.items() if key not in _OF_EXPERTS}
+    settings["num_train_epochs"] = expert_args.warm_start_epochs
+    settings["learning_rate"] = expert_args.warm_start_learning_rate
+    records = [records_in(path).get("all", {}) for path in folders]
+    if not all(settings.items() <= record.items() for record in records):
+        args = replace(run.args, num_train_epochs=settings["num_train_epochs"], learning_rate=settings["learning_rate"])
+        own = replace(run, args=args, settings=settings)
+        labels = run.evaluation.labels
+
+        def measure(outputs: np.ndarray) -> dict[str, float]:
+            logits = torch.from_numpy(outputs).unflatten(1, (-1, len(EXPRESSIONS)))
+            predicted = logits.softmax(dim=2).mean(dim=1).argmax(dim=1)
+            human = HumanLabels(EXPRESSIONS, keep_in_memory=True)
+            human = human.compute(predictions=predicted.tolist(), references=labels.tolist())
+            return {name: human[name] for name in ("accuracy", "macro_f1")}
+
+        network, outputs, record = train_network(
+            own, WARM_START, len(EXPRESSIONS),
+            lambda: SoftmaxClassifiers(config, expert_args.pretrained),
+            softmax_loss,
+            run.train.labels[:, None].astype("float32"),
+            groups=[np.arange(len(run.train))],
+            measure=measure,
+        )  # fmt: skip
+        training = settings | {"target": "hard", "sampler": "none", "drawn": record}
+
+        def save(bare: SoftmaxClassifiers) -> None:
+            each = torch.from_numpy(outputs).unflatten(1, (-1, len(EXPRESSIONS))).unbind(dim=1)
+            for name, path, classifier, own in zip(backbones_of(config), folders, bare.classifiers, each, strict=True):
+                same_input = {key: getattr(config, key) for key in INPUT_SETTINGS}
+                of_one = SoftFerConfig(backbone=name, activation="softmax", **same_input)
+                of_one.training = {"all": training | defined(measure(own.numpy()))}
+                with torch.device("meta"):
+                    model = SoftFerForImageClassification(of_one)
+                model.backbone = classifier.cpu()
+                with written_beside(path) as beside:
+                    model.save_pretrained(beside)
+
+        finish_network(own, WARM_START, network, save)
+        run.first_step += own.steps(WARM_START)[1]
+    run.initial_weights = read_weights([str(path) for path in folders], config, run.settings)
