@@ -3,11 +3,13 @@
 
     python benchmarks/soft_labels.py FOLDER --seed 1                          # a synthetic release, true intensities
     python benchmarks/soft_labels.py FOLDER --seed 1 --dataset_name FERPLUS   # real faces, ten people's votes
+    python benchmarks/soft_labels.py FOLDER --seed 1 --dataset_name FERPLUS --one_vote
     python benchmarks/soft_labels.py --tables                                 # what all seeds so far have given
 
-One run is one seed: start networks taught the human label, EBC and AU experts that start from them, on all rows and in
-two folds, and label.py. Every step is one of the training scripts, run as anybody would run it; what is done already is
-not done again, so a killed run goes on. Figures go to benchmarks/results.
+One run is one seed: EBC and AU experts, on all rows and in two folds, and label.py, by the plain lines of the README.
+With --one_vote the human label of each face, of train as of validation, is one vote drawn from its ten, as AffectNet
+has one annotator, and labels are compared with the other votes. What is done already is not done again, so a killed run
+goes on. Figures go to benchmarks/results.
 """
 
 import argparse
@@ -15,6 +17,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +27,14 @@ from accelerate import Accelerator
 from affectnet_plus.modeling import mixed_log_odds
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.calibration import fit_calibration
+from affectnet_plus.training.calibration import fit_calibration, reexpress
 from affectnet_plus.training.data import FaceDataset, Split, known_truth, load_split, read_soft_labels
+from affectnet_plus.training.evidence import PRECISION, fit_precision, posterior_of
 from affectnet_plus.training.experts import predict
 from affectnet_plus.training.fusion import fit_fusion, fused_model
-from affectnet_plus.training.label import DECIMALS
 from affectnet_plus.training.metrics import SoftLabels
+from affectnet_plus.training.write_release import DECIMALS
+from datasets import load_dataset
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax, logit, softmax
 from sklearn.metrics import roc_auc_score
@@ -42,6 +48,7 @@ RESULTS = Path(__file__).parent / "results"
 # glibc gives large blocks back to the system, to ask for them again in the next step: a sixth of the time.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", **KEEP_MEMORY}
+_MINUTES = "minutes: "  # the last line of a log
 FOLDS = 2
 PARTS = 10  # of validation: what is fitted on nine of them is measured on the tenth
 # What is trained, by the lines of the README: epochs and learning rates are the defaults where nothing else is said.
@@ -71,18 +78,23 @@ ROWS = {  # of the tables
     "uncalibrated": "fused, without calibration",
     "fused": "**fused**",
     "fused_on_the_same": "fused, fitted on the rows measured",
+    "as_written": "the same with the prior of train, as label.py writes it",
     "seen": "fused, not cross-fitted",
-    "cross_fitted": "**fused, cross-fitted**",
+    "of_validation": "fused, cross-fitted, with the prior of validation",
+    "cross_fitted": "fused, cross-fitted",
+    "posterior": "**the same and the human label: posterior**",
+    "posterior_fitted": "posterior, precision fitted on validation",
 }
 FIGURES = {"mae": "MAE", "js": "JS", "top1": "top-1", "top2": "top-2", "spearman": "Spearman", "ece": "ECE"}
-FIGURES |= {"ece_labels": "ECE to the human label"}
+FIGURES |= {"ece_labels": "ECE to the human label", "auroc": "AUROC"}
 
 
 def main():
     only = {"choices": ["validation", "folds"], "help": "one half of it: the other takes as long"}
-    args = arguments(__doc__, {"--only": only})
+    one_vote = {"action": "store_true", "help": "of --dataset_name (with counts in `votes`): one vote as human label"}
+    args = arguments(__doc__, {"--only": only, "--one_vote": one_vote})
     if args.tables:
-        for yardstick in RECIPES:
+        for yardstick in (*RECIPES, "ferplus_one_vote"):
             print_tables(yardstick)
     else:
         measure(args)
@@ -95,6 +107,7 @@ def arguments(doc: str, own_flags: dict[str, dict]) -> argparse.Namespace:
     parser.add_argument("--dataset_name", help="FER+ as a dataset (train, validation), instead of a synthetic release")
     for flag, more in own_flags.items():
         parser.add_argument(flag, **more)
+    parser.add_argument("--jobs", type=int, default=1, help="commands that run at a time")
     parser.add_argument("--mixed_precision", default="no", choices=["no", "bf16"])
     parser.add_argument("--tables", action="store_true", help="print Markdown tables of the results")
     args = parser.parse_args()
@@ -107,6 +120,7 @@ def measure(args) -> None:
     """All of it, or one half of it beside what the file of results holds of the other."""
     yardstick = "ferplus" if args.dataset_name else "synthetic"
     recipe = RECIPES[yardstick]
+    yardstick += "_one_vote" * args.one_vote
     folder = args.folder / f"{yardstick}-{args.seed}"
     data = data_for(args, folder)
     run = Runner(args, recipe, data, folder)
@@ -128,9 +142,11 @@ def measure(args) -> None:
 
 def measure_validation(run: "Runner", data: list) -> dict:
     evaluation = with_truth(load_split(data_arguments(data), "validation", with_soft_labels=True), data)
-    kinds = run.experts("all", [])
+    kinds = run.experts("all")
     labels = run.label("all", kinds, ["--splits", "validation"])
     model = AutoModelForImageClassification.from_pretrained(labels / "model")
+    of_train, of_validation = priors_of(model)
+    written = read_soft_labels(labels, evaluation)
     views = log_odds_of(model, evaluation, run.precision)
     fused = fused_model(model.ebc, model.au, mirrored=True)
     everything = np.arange(len(evaluation))
@@ -145,13 +161,16 @@ def measure_validation(run: "Runner", data: list) -> dict:
         **{
             name: figures(scores, evaluation) for name, scores in held_out(calibrated, evaluation, fused, views).items()
         },
-        "fused_on_the_same": figures(read_soft_labels(labels, evaluation), evaluation),
+        "fused_on_the_same": figures(reexpress(written, of_train, of_validation), evaluation),
+        "as_written": figures(written, evaluation),
     }
-    return {"validation_rows": len(evaluation), "validation": measured}
+    return {"validation_rows": len(evaluation), "validation": measured, "cost": run.cost("all")}
 
 
 def data_for(args, folder: Path) -> list[str]:
     """The flag that names the faces; a synthetic release is drawn where there is none."""
+    if args.dataset_name and getattr(args, "one_vote", False):
+        return ["--dataset_name", str(one_vote_a_face(args.dataset_name, folder / "data", args.seed))]
     if args.dataset_name:
         return ["--dataset_name", args.dataset_name]
     release = folder / "AffectNet+"
@@ -160,9 +179,42 @@ def data_for(args, folder: Path) -> list[str]:
     return ["--data_dir", str(release)]
 
 
+def priors_of(model) -> list[np.ndarray]:
+    """(8,) each: what the experts of a fused model are calibrated to, and how frequent validation's labels are."""
+    calibrations = [model.ebc.config.calibration[name] for name in EXPRESSIONS]
+    return [np.array([c[key] for c in calibrations]) for key in ("prior", "validation_frequency")]
+
+
+def one_vote_a_face(dataset_name: str, folder: Path, seed: int) -> Path:
+    """The same faces, whose `label` is one vote for an expression, drawn from `votes`, and whose `soft_label` are the
+    shares of the other votes for one; faces with fewer than two such votes are left out."""
+    if folder.exists():
+        return folder
+    rng = np.random.default_rng(seed)
+    beside = folder.with_name(".data")
+    beside.mkdir(parents=True, exist_ok=True)
+    for split, rows in load_dataset(dataset_name).items():
+        names = rows.features["label"].names
+        votes = np.array(rows["votes"][:])[:, : len(names)]
+        some = np.flatnonzero(votes.sum(axis=1) >= 2)
+        rows, votes = rows.select(some), votes[some]
+        drawn = (rng.random((len(votes), 1)) < np.cumsum(votes / votes.sum(axis=1, keepdims=True), axis=1)).argmax(
+            axis=1
+        )
+        votes[np.arange(len(votes)), drawn] -= 1
+        others = votes / votes.sum(axis=1, keepdims=True)
+        features = rows.features
+        rows = rows.remove_columns(["label", "soft_label"])
+        rows = rows.add_column("label", drawn.tolist(), feature=features["label"])
+        rows.add_column("soft_label", others.tolist(), feature=features["soft_label"]).to_parquet(
+            beside / f"{split}-00000-of-00001.parquet"
+        )
+    return beside.rename(folder)
+
+
 def measure_folds(run: "Runner", data: list, rows: int | None) -> dict:
     """Training rows, labelled by the experts of one fold that have not seen them, and of the other that have."""
-    labels = run.label("folds", run.experts("folds", ["--num_folds", FOLDS]), ["--splits", "validation"])
+    labels = run.label("folds", run.experts("folds", FOLDS), ["--splits", "validation"])
     train = with_truth(load_split(data_arguments(data), "train", with_soft_labels=True), data)
     fold_of = train.folds(FOLDS)
     more = ["--splits", "train", *(["--max_samples", rows] if rows else [])]
@@ -177,13 +229,25 @@ def measure_folds(run: "Runner", data: list, rows: int | None) -> dict:
         "seen": np.stack(by_fold)[(fold_of + 1) % FOLDS, np.arange(len(train))],
         "cross_fitted": np.stack(by_fold)[fold_of, np.arange(len(train))],
     }
+    model = AutoModelForImageClassification.from_pretrained(labels / "models/fold-0")  # all folds have the same
+    scores["of_validation"] = reexpress(scores["cross_fitted"], *priors_of(model))
+    scores["posterior"] = posterior_of(scores["cross_fitted"], train.labels, PRECISION)
+    fitted = None
+    if "--dataset_name" in data:  # several votes a face: also on validation, where the precision is fitted
+        evaluation = load_split(data_arguments(data), "validation", with_soft_labels=True)
+        fitted = fit_precision(read_soft_labels(labels, evaluation), evaluation.labels, evaluation.soft_labels)
+        scores["posterior_fitted"] = posterior_of(scores["cross_fitted"], train.labels, fitted)
 
     def compared(rows: np.ndarray) -> dict:
         split = train.select(rows)
         of_rows = {name: figures(values[rows], split) for name, values in scores.items()}
         return {"rows": len(rows), **references(split), **of_rows}
 
-    result = {"train": compared(wanted)}
+    result = {"train": compared(wanted), "precision": PRECISION, "precision_fitted": fitted}
+    result["js_by_human_share"] = {
+        f"{share:.1f}": figures(posterior_of(scores["cross_fitted"], train.labels, 1 / share - 1), train)["js"]
+        for share in np.arange(1, 11) / 10
+    }
     is_wrong = train.labels != train.soft_labels.argmax(axis=1)
     if is_wrong.any():  # FER+'s label is that of most votes
         result["train, wrongly labelled"] = compared(np.flatnonzero(is_wrong))
@@ -203,22 +267,26 @@ class Runner:
     """The training scripts, in one process with one thread each: several seeds can run side by side."""
 
     def __init__(self, args, recipe: dict, data: list, folder: Path, seed: int | None = None):
-        self.seed, self.precision = seed or args.seed, args.mixed_precision
+        self.seed, self.precision, self.jobs = seed or args.seed, args.mixed_precision, args.jobs
         self.recipe, self.data, self.folder = recipe, data, folder
 
-    def experts(self, rows: str, folds: list) -> dict[str, Path]:
+    def experts(self, rows: str, num_folds: int | None = None) -> dict[str, Path]:
         """Of all rows or in folds."""
-        made = {}
+        made, commands = {}, []
         for kind in ("ebc", "au"):
             made[kind] = self.folder / rows / kind
-            flags = [*self.recipe["all"], *self.recipe[kind], *folds, "--seed", self.seed]
+            flags = [*self.recipe["all"], *self.recipe[kind], "--seed", self.seed]
             if kind == "au" and "--data_dir" in self.data:
                 flags += ["--au_labels", Path(self.data[-1]) / "ground_truth.parquet"]
-            self.train(f"train_{kind}.py", made[kind], flags)
+            for fold in range(num_folds or 1):
+                own = ["--num_folds", num_folds, "--fold", fold] if num_folds else []
+                commands.append((f"train_{kind}.py", made[kind], [*flags, *own], f"-{fold}" if num_folds else ""))
+        with ThreadPoolExecutor(self.jobs) as threads:
+            list(threads.map(lambda command: self.train(*command), commands))
         return made
 
-    def train(self, script: str, output_dir: Path, flags: list) -> None:
-        self.launch(script, output_dir, [*flags, "--resume_from_checkpoint", "latest"])
+    def train(self, script: str, output_dir: Path, flags: list, log: str = "") -> None:
+        self.launch(script, output_dir, [*flags, "--resume_from_checkpoint", "latest"], log)
 
     def label(self, rows: str, kinds: dict, more: list, name: str = "labels") -> Path:
         target = self.folder / rows / name
@@ -227,11 +295,11 @@ class Runner:
         self.launch("label.py", target, [*flags, *more])
         return target
 
-    def launch(self, script: str, output_dir: Path, flags: list) -> None:
+    def launch(self, script: str, output_dir: Path, flags: list, log: str = "") -> None:
         words = [*self.data, "--output_dir", output_dir, "--dataloader_num_workers", 1, *flags]
         words = ["--mixed_precision", self.precision, "--dynamo_backend", "no", TRAINING / script, *words]
         words = ["--num_processes", "1", "--num_machines", "1", *map(str, words)]
-        done = output_dir.with_name(f"{output_dir.name}.log")
+        done = output_dir.with_name(f"{output_dir.name}{log}.log")
         if done.exists():
             if done.open().readline().strip() != " ".join(words):
                 sys.exit(
@@ -240,14 +308,28 @@ class Runner:
             return
         print(script, output_dir, flush=True)
         done.parent.mkdir(parents=True, exist_ok=True)
-        running = done.with_suffix(".running.log")
-        with open(running, "w") as log:
-            print(*words, file=log, flush=True)
+        running, start = done.with_suffix(".running.log"), time.perf_counter()
+        with open(running, "w") as written:
+            print(*words, file=written, flush=True)
             launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-            run = subprocess.run([*launcher, *words], stdout=log, stderr=log, env=ONE_THREAD)
+            run = subprocess.run([*launcher, *words], stdout=written, stderr=written, env=ONE_THREAD)
+            print(f"\n{_MINUTES}{(time.perf_counter() - start) / 60:.2f}", file=written)
         if run.returncode:
             sys.exit(f"{script} failed, see {running}")
         running.rename(done)
+
+    def cost(self, rows: str) -> dict:
+        """Faces drawn in training, and minutes that all commands took."""
+        logs = [file.read_text() for file in (self.folder / rows).glob("*.log")]
+        records = [
+            record.get("sampler", record)
+            for config in (self.folder / rows).rglob("config.json")
+            for record in json.loads(config.read_text()).get("training", {}).values()
+        ]
+        return {
+            "draws": sum(record["drawn"]["draws"] if "drawn" in record else record["draws"] for record in records),
+            "minutes": round(sum(float(log.rpartition(_MINUTES)[2]) for log in logs), 1),
+        }
 
 
 def data_arguments(data: list) -> DataArguments:
@@ -265,7 +347,14 @@ def figures(scores: np.ndarray, split: Split) -> dict[str, float]:
     metric, scores = SoftLabels(keep_in_memory=True), scores.round(DECIMALS).tolist()
     result = metric.compute(predictions=scores, references=split.soft_labels.tolist())
     of_labels = metric.compute(predictions=scores, references=np.eye(len(EXPRESSIONS))[split.labels].tolist())
-    return {name: round(value, 5) for name, value in (result | {"ece_labels": of_labels["ece"]}).items()}
+    more = {"ece_labels": of_labels["ece"], "auroc": auroc(np.array(scores), split.soft_labels.argmax(axis=1))}
+    return {name: round(value, 5) for name, value in (result | more).items()}
+
+
+def auroc(scores: np.ndarray, dominant: np.ndarray) -> float:
+    """Mean over the expressions, one against the others, of the score (rows, 8) against the true first expression."""
+    kinds = [i for i in range(len(EXPRESSIONS)) if 0 < (dominant == i).sum() < len(dominant)]
+    return float(np.mean([roc_auc_score(dominant == i, scores[:, i]) for i in kinds]))
 
 
 def references(split: Split) -> dict:
@@ -323,9 +412,9 @@ def calibrated(labels: np.ndarray, fitting: np.ndarray, measured: np.ndarray, mo
     for i, name in enumerate(EXPRESSIONS):
         is_expression = labels[fitting] == i
         for expert, log_odds in ((model.ebc, views[0]["ebc"][fitting, i]), (model.au, views[0]["au"][fitting, i])):
-            expert.config.calibration[name] = fit_calibration(log_odds, is_expression, "validation")
+            expert.config.calibration[name] = fit_calibration(log_odds, is_expression)
     fitted = scores_of(model, views, fitting)
-    fit_fusion(model, logit(fitted["ebc"]), logit(fitted["au"]), labels[fitting], "validation")
+    fit_fusion(model, logit(fitted["ebc"]), logit(fitted["au"]), labels[fitting])
     return scores_of(model, views, measured)
 
 
@@ -374,6 +463,11 @@ def print_tables(yardstick: str) -> None:
     for name in held[0] if held else ():
         values = [aurocs[name] for aurocs in held]
         print(f"\nAUROC of wrong labels, {ROWS[name]}: {np.mean(values):.4f}, {min(values):.4f} to {max(values):.4f}")
+    for result in results:
+        print(
+            f"\nseed {result['seed']}: {result.get('cost')}, JS by the human label's share: "
+            f"{result.get('js_by_human_share')}, precision fitted: {result.get('precision_fitted')}"
+        )
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@
     python benchmarks/soft_targets.py --tables                                 # what all seeds so far have given
 
 Same backbone, budget and seed; only the target differs: the human label, the dataset's own soft label (of a synthetic
-release machine-made, of FER+ the votes), and the soft label that label.py makes by experts that never saw the row they
-label, nor any soft label or vote. It is calibrated and fused by the human labels of validation; and of a synthetic
+release machine-made, of FER+ the votes), the soft label that label.py makes by experts that never saw the row they
+label, nor any soft label or vote, and its posterior after the human label, what label.py's students learn where nothing
+else is asked for. It is calibrated and fused by the human labels of validation; and of a synthetic
 release its AU experts are taught the true action units, so that there it knows more than human labels say. Measured on
 validation by evaluate_model.py, against the true intensities or the votes.
 FOLDER is that of benchmarks/soft_labels.py, whose experts in folds are used where they are there already. Some of the
@@ -16,16 +17,20 @@ targets can be left for another time: their figures join those that the file of 
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from soft_labels import FOLDS, RECIPES, RESULTS, Runner, arguments, data_for, mean_and_spread
 
 EPOCHS = {"synthetic": 30, "ferplus": 12}
+LEARNING_RATE = 6e-3
 TARGETS = {
     "hard": "human label",
     "own": "the dataset's soft labels",
     "made": "soft labels of label.py",
+    "posterior": "the same and the human label: posterior",
 }
+COLUMNS = {"made": "soft_label", "posterior": "posterior"}  # of label.py
 FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "js": "JS", "ece": "ECE"}
 
 
@@ -46,7 +51,8 @@ def measure(args) -> None:
     folder = args.folder / f"{yardstick}-{args.seed}"
     run = Runner(args, recipe, data_for(args, folder), folder)
     epochs = EPOCHS[yardstick]
-    same = ["--backbone", recipe["backbone"], "--num_train_epochs", epochs, "--learning_rate", recipe["starts"][0][1]]
+    same = [*recipe["all"], "--backbone", "test_resnet", "--num_train_epochs", epochs, "--learning_rate", LEARNING_RATE]
+    same += ["--warmup_steps", 0.1, "--eval_strategy", "no"]
     flags = {"hard": ["--target", "hard"], "own": ["--target", "distribution"]}
     result = {"yardstick": yardstick, "seed": args.seed, "epochs": epochs, "mixed_precision": args.mixed_precision}
     file = RESULTS / f"soft_targets-{yardstick}-{args.seed}.json"
@@ -54,23 +60,29 @@ def measure(args) -> None:
     if set(held["validation"]) - set(args.targets) and any(held[name] != value for name, value in result.items()):
         sys.exit(f"{file} is of other epochs or another precision: measure all targets anew, without --targets.")
     result["validation"] = held["validation"]
-    if "made" in args.targets:
+    if of_experts := [name for name in args.targets if name in COLUMNS]:
         seed = args.experts_seed or args.seed
         if seed != args.seed and not args.dataset_name:
             sys.exit("--experts_seed is for --dataset_name: each synthetic seed has a release of its own.")
         labelling = Runner(args, recipe, run.data, args.folder / f"{yardstick}-{seed}", seed)
-        experts = labelling.experts("folds", ["--num_folds", FOLDS])
+        experts = labelling.experts("folds", FOLDS)
         labels = labelling.label("folds", experts, ["--splits", "train"], "labels-of-train")
-        flags["made"] = ["--target", "distribution", "--soft_labels", labels]
-    for name in args.targets:
+        for name in of_experts:
+            of_label = ["--soft_labels", labels, "--soft_labels_column", COLUMNS[name]]
+            flags[name] = ["--target", "distribution", *of_label]
+
+    def student(name: str) -> dict:
         model, report = folder / "targets" / name, folder / "targets" / f"report-{name}"
         run.train("train_soft_fer.py", model, [*same, *flags[name], "--seed", args.seed])
         run.launch("evaluate_model.py", report, ["--model", model, "--num_faces", 0])
-        measured = json.loads((report / "metrics.json").read_text())
-        result["validation"][name] = {figure: round(measured[figure], 5) for figure in FIGURES}
-        if name == "made":
-            result["validation"][name]["experts_seed"] = labelling.seed
-    result["rows"] = measured["rows"]
+        return json.loads((report / "metrics.json").read_text())
+
+    with ThreadPoolExecutor(args.jobs) as threads:
+        for name, measured in zip(args.targets, threads.map(student, args.targets), strict=True):
+            result["validation"][name] = {figure: round(measured[figure], 5) for figure in FIGURES}
+            if name in COLUMNS:
+                result["validation"][name]["experts_seed"] = labelling.seed
+            result["rows"] = measured["rows"]
     RESULTS.mkdir(exist_ok=True)
     file.write_text(json.dumps(result, indent=1) + "\n")
     print(file.read_text())

@@ -85,7 +85,7 @@ class TrainingDataArguments(DataArguments):
 # Pretrained: common practice for fine-tuning on AffectNet, not measured by us.
 RECIPES = {
     "experts": {
-        "scratch": {"num_train_epochs": 4.0, "learning_rate": 5e-4},
+        "scratch": {"num_train_epochs": 2.0, "learning_rate": 3e-4},
         "pretrained": {"num_train_epochs": 2.0, "learning_rate": 5e-5},
     },
     "warm start": {
