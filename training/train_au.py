@@ -114,17 +114,7 @@ def main():
         targets = [targets_of(split, expression, config, table) for split in (run.train, run.evaluation)]
         units = config.action_units[expression]
         present_from = [table.present_from.get(unit, 0.5) if table else 0.5 for unit in units]
-        train_expert(
-            run,
-            expression,
-            au_args.prior,
-            au_args.metric_for_best_model,
-            create,
-            loss,
-            *targets,
-            slice(1),
-            present_from,
-        )
+        train_expert(run, expression, au_args, create, loss, *targets, slice(1), present_from)
 
     train_runs(runs, train_part, all_args, repo_id, prepare=partial(warm_start, expert_args=au_args))
 

@@ -78,16 +78,7 @@ def main():
         create = partial(BinaryEnsemble, config, pretrained=ebc_args.pretrained)
         index = EXPRESSIONS.index(expression)
         targets = [(split.labels == index)[:, None].astype("float32") for split in (run.train, run.evaluation)]
-        train_expert(
-            run,
-            expression,
-            ebc_args.prior,
-            ebc_args.metric_for_best_model,
-            create,
-            ensemble_loss,
-            *targets,
-            expression_columns=slice(None),
-        )
+        train_expert(run, expression, ebc_args, create, ensemble_loss, *targets, expression_columns=slice(None))
 
     train_runs(runs, train_part, all_args, repo_id, prepare=partial(warm_start, expert_args=ebc_args))
 

@@ -1,0 +1,102 @@
+"""What an epoch of an expert is, which epoch is kept, and the start that all experts share."""
+
+import json
+
+import numpy as np
+import pytest
+from affectnet_plus.modeling import AUConfig, EBCConfig, SoftFerConfig
+from affectnet_plus.training.arguments import RECIPES, ExpertArguments, OptimizationArguments
+from affectnet_plus.training.data import PermutationSampler
+from runs import assert_same_weights, train, weights
+from transformers import AutoModelForImageClassification
+
+from affectnet_plus import EXPRESSIONS
+
+PLAIN = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 0, "--seed", 3]
+EBC = ["--backbones", "test_resnet", "test_vit", "--warm_start_epochs", 10]
+
+
+@pytest.fixture(scope="module")
+def warm(ferplus, tmp_path_factory):
+    """Two experts, and what their command said."""
+    cwd = tmp_path_factory.mktemp("warm")
+    args = [*PLAIN, *EBC, "--dataset_name", ferplus, "--expressions", "happy", "contempt", "--num_train_epochs", 3]
+    return cwd / "ebc", args, train(*args, "--output_dir", "ebc", cwd=cwd)
+
+
+def test_an_epoch_is_each_row_of_the_expression_once_and_as_many_others(warm):
+    folder, _, _ = warm
+    for record in EBCConfig.from_pretrained(folder).training.values():
+        assert record["rows_of_expression"] == 20
+        assert record["steps"] == 3 * round(2 * 20 / 16)  # three epochs, whatever the 160 rows are
+        assert record["sampler"]["draws"] == record["steps"] * 16
+    own, others = np.arange(20), np.arange(20, 160)
+    epoch = [row for row, _ in PermutationSampler([own, others], seed=1, num_draws=40)]
+    assert sorted(row for row in epoch if row < 20) == own.tolist()
+    assert len({row for row in epoch if row >= 20}) == 20
+
+
+def test_the_best_epoch_is_kept(warm):
+    folder, _, said = warm
+    for name, record in EBCConfig.from_pretrained(folder).training.items():
+        lines = [line for line in said.splitlines() if line.startswith(f"{name}: epoch")]
+        measured = [float(line.split("auroc ")[1].split(",")[0]) for line in lines]
+        assert len(measured) == 2  # after the last epoch it is measured anyway
+        assert record["metric_for_best_model"] == "auroc"
+        best = int(np.argmax(measured)) + 1
+        assert record.get("best_step") in (None, best * record["steps"] // 3)
+
+
+def test_all_experts_go_on_from_one_start_last_layer_included(warm, tmp_path):
+    folder, args, said = warm
+    made = sorted((folder / "warm_start").iterdir())
+    assert [path.name for path in made] == ["0-test_resnet", "1-test_vit"]
+    for path in made:
+        config = SoftFerConfig.from_pretrained(path)
+        assert config.activation == "softmax" and config.training["all"]["num_train_epochs"] == 10
+        assert config.training["all"]["accuracy"] > 0.5
+        AutoModelForImageClassification.from_pretrained(path)
+    assert EBCConfig.from_pretrained(folder).rest_outputs == 7
+    # A learning rate of nothing leaves the start as it is.
+    still = [*args, "--output_dir", "still", "--learning_rate", 1e-12, "--weight_decay", 0, "--max_train_steps", 1]
+    train(*still, "--init_from", folder, "--warm_start_epochs", 0, cwd=tmp_path)
+    ours, start = weights(tmp_path / "still"), weights(made[0])
+    happy = EXPRESSIONS.index("happy")
+    name = "experts.happy.classifiers.0.fc.weight"
+    np.testing.assert_allclose(ours[name][0], start["backbone.fc.weight"][happy], atol=1e-6)
+    np.testing.assert_allclose(ours[name.replace("fc", "conv1")], start["backbone.conv1.weight"], atol=1e-6)
+
+
+def test_another_command_for_the_same_folder_takes_the_start_that_is_there(warm, ferplus, tmp_path):
+    folder, args, _ = warm
+    split = [*args[: args.index("--expressions")], "--num_train_epochs", 3, "--output_dir", "ebc", "--expressions"]
+    assert "warm_start: epoch" in train(*split, "contempt", cwd=tmp_path)
+    assert "warm_start: epoch" not in train(*split, "happy", cwd=tmp_path)
+    assert_same_weights(tmp_path / "ebc", folder)
+    said = train(*split, "sad", "--warm_start_epochs", 5, cwd=tmp_path, expect=2)
+    assert "warm_start" in said and "num_train_epochs (was 10.0, now 5.0)" in said
+
+
+def test_au_experts_can_go_on_from_the_start_of_an_ebc(warm, ferplus, tmp_path):
+    folder, _, _ = warm
+    args = [*PLAIN, "--dataset_name", ferplus, "--init_from", folder, "--output_dir", "au", "--num_train_epochs", 1]
+    train(*args, "--backbone", "test_vit", "--expressions", "happy", script="train_au.py", cwd=tmp_path)
+    config = AUConfig.from_pretrained(tmp_path / "au")
+    assert config.rest_outputs == 7 and not (tmp_path / "au/warm_start").exists()
+    assert config.training["happy"]["init_from"][0].startswith("1-test_vit (sha256")
+    assert config.training["happy"]["auroc"] > 0.9
+    said = train(*args, "--backbone", "test_resnet2", "--output_dir", "x", script="train_au.py", cwd=tmp_path, expect=2)
+    assert "no warm start of test_resnet2, only of test_resnet, test_vit" in said
+
+
+@pytest.mark.parametrize("start", ["scratch", "pretrained"])
+def test_recipes_stand_where_nothing_is_named(start):
+    pretrained = start == "pretrained"
+    experts = ExpertArguments(pretrained=pretrained)
+    of_start = RECIPES["warm start"][start]
+    assert experts.warm_start_epochs == of_start["num_train_epochs"]
+    assert experts.warm_start_learning_rate == of_start["learning_rate"] and experts.rest_outputs == 7
+    args = OptimizationArguments(output_dir="x").with_recipe("experts", pretrained)
+    assert {name: getattr(args, name) for name in ("num_train_epochs", "learning_rate")} == RECIPES["experts"][start]
+    assert OptimizationArguments(output_dir="x", learning_rate=0.5).with_recipe("experts", True).learning_rate == 0.5
+    assert json.dumps(RECIPES)  # numbers
