@@ -131,7 +131,7 @@ def _place(path: str, image_folders: tuple[str, ...]) -> str | None:
         return None
     parts = path.replace("\\", "/").split("/")
     places = (os.path.join(folder, *parts) for folder in image_folders)
-    return next(filter(os.path.isfile, places), None)
+    return next(filter(os.path.exists, places), None)
 
 
 def _leads_out(path: str) -> bool:

@@ -162,7 +162,7 @@ def rows(shard: VoteShard, config) -> Iterator[tuple | Damage]:
             numbers["soft_label"] = cast / cast.sum()
         if file is None:
             image = os.path.join(shard.folder, name)
-            if not os.path.isfile(image):
+            if not os.path.exists(image):
                 raise Damage("is missing", "annotation without image", image)
             check_image(read(image, "unreadable image"), image)
         else:
