@@ -14,7 +14,18 @@ import numpy as np
 import PIL.Image
 
 from .expressions import EXPRESSIONS, listed
-from .rows import PAIRS_PER_SHARD, Damage, ReleaseError, attempts, decode_image, read, times_of_files, unknown_numbers
+from .files import RASTER_FORMATS
+from .rows import (
+    PAIRS_PER_SHARD,
+    Damage,
+    ReleaseError,
+    attempts,
+    decode_image,
+    finite_float32,
+    read,
+    times_of_files,
+    unknown_numbers,
+)
 
 TITLE = "AffectNet, release of 2017 (CSV)"
 _FILES = {
@@ -66,18 +77,20 @@ def _found(release: str, names) -> dict[str, str]:
 
 
 def _folders_in(folder: str) -> list[str]:
-    """In the order of their names; none of the many that hold photographs."""
+    """In the order of their names; none of the many that hold photographs, and none that begins with a dot."""
     if os.path.basename(folder) in _FOLDERS:
         return []
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.path for entry in entries if entry.is_dir())
+            return sorted(entry.path for entry in entries if entry.name[0] != "." and entry.is_dir())
     except PermissionError:  # as lost+found in the root of a disk
         return []
 
 
 def folders(release: str, config_name: str) -> dict[str, str]:
     found = _found(release, _FILES.values())
+    if odd := [path for path in found.values() if not os.path.isfile(path)]:
+        raise ReleaseError(f"{odd[0]} is no regular file: put the list there, as downloaded.")
     return {split: found[name] for split, name in _FILES.items() if name in found}
 
 
@@ -113,8 +126,17 @@ def _check_unpacked(lines: CsvShard) -> None:
 
 
 def _place(path: str, image_folders: tuple[str, ...]) -> str | None:
-    places = (os.path.join(folder, *path.replace("\\", "/").split("/")) for folder in image_folders)
-    return next(filter(os.path.isfile, places), None)
+    """Where the photograph of a row lies; None where it is in none of the folders, or its path leads out of them."""
+    if _leads_out(path):
+        return None
+    parts = path.replace("\\", "/").split("/")
+    places = (os.path.join(folder, *parts) for folder in image_folders)
+    return next(filter(os.path.exists, places), None)
+
+
+def _leads_out(path: str) -> bool:
+    """By its words alone, as people may link the folders of photographs to where they like."""
+    return ".." in path.replace("\\", "/").split("/") or os.path.splitdrive(path)[0] != ""
 
 
 def _values(line: str) -> list[str]:
@@ -184,7 +206,10 @@ def rows(shard: CsvShard, config) -> Iterator[tuple | Damage]:
         numbers = unknown_numbers()
         numbers["valence"], numbers["arousal"] = (_affect(row, name, here) for name in ("valence", "arousal"))
         if moved is not None:
-            numbers["landmarks_68"] = moved
+            points = finite_float32(moved)
+            if points is None:
+                raise Damage('has "facial_landmarks" too far away to be written', "value out of range", here)
+            numbers["landmarks_68"] = points
         stream = io.BytesIO()
         face.save(stream, "JPEG", quality=95, subsampling=0)
         image = {"bytes": stream.getvalue(), "path": photograph[0]}
@@ -223,9 +248,8 @@ def crop_face(
 def _photograph(path: str, image_folders: tuple[str, ...], here: str) -> tuple[str, PIL.Image.Image]:
     full = _place(path, image_folders)
     if full is None:
-        raise Damage(
-            f"names the image {path!r}, which is in none of {listed(image_folders)}", "annotation without image", here
-        )
+        where = "outside the release" if _leads_out(path) else f"in none of {listed(image_folders)}"
+        raise Damage(f"names the image {path[:100]!r}, which is {where}", "annotation without image", here)
     return full, _decoded(read(full, "unreadable image"), full)
 
 
@@ -233,7 +257,7 @@ def _decoded(content: bytes, path: str) -> PIL.Image.Image:
     if content.startswith((b"\xff\xd8\xff", b"\x89PNG")):
         return decode_image(content, path, photograph=True)
     try:  # the photographs also come as bmp and tif
-        with PIL.Image.open(io.BytesIO(content)) as image:
+        with PIL.Image.open(io.BytesIO(content), formats=RASTER_FORMATS) as image:
             image.load()
             return image
     except Exception:
@@ -265,6 +289,6 @@ def _landmarks(text: str, here: str) -> np.ndarray | None:
         points = np.array(text.split(";"), dtype=float)
     except ValueError:
         points = np.zeros(0)
-    if points.size != 136 or not np.isfinite(points).all():
+    if points.size != 136 or finite_float32(points) is None:
         raise Damage(f'has {text[:40]!r} as "facial_landmarks", not 68 points x;y', path=here)
     return points.reshape(68, 2)

@@ -14,6 +14,7 @@ from .rows import (
     Shard,
     attempts,
     check_image,
+    finite_float32,
     pair_shards,
     pair_times,
     read,
@@ -59,12 +60,13 @@ def rows(shard: Shard, config) -> Iterator[tuple | Damage]:
         numbers = unknown_numbers()
         numbers["valence"] = _affect(valence, stem + _ENDINGS[1])
         numbers["arousal"] = _affect(arousal, stem + _ENDINGS[2])
-        if landmarks.dtype.kind not in "fiu" or landmarks.size != 136 or not np.isfinite(landmarks).all():
+        points = finite_float32(landmarks) if landmarks.dtype.kind in "fiu" and landmarks.size == 136 else None
+        if points is None:
             raise Damage(
                 f"holds {landmarks.size} values of type {landmarks.dtype}, not 136 finite numbers",
                 path=stem + _ENDINGS[3],
             )
-        numbers["landmarks_68"] = landmarks.reshape(68, 2)
+        numbers["landmarks_68"] = points.reshape(68, 2)
         path = images + image_name.decode()
         check_image(read(path, "unreadable image"), path)
         return image_id, path, int(label), None, numbers.tobytes()

@@ -16,7 +16,7 @@ from datasets.builder import Key
 from datasets.load import DatasetModule
 from datasets.table import table_cast
 
-from . import affectnet_2017, affectnet_2021, columns, expressions, ferplus, plus, releases, rows
+from . import affectnet_2017, affectnet_2021, columns, expressions, ferplus, files, plus, releases, rows
 from .columns import about, features
 from .expressions import CATEGORIES, EXPRESSIONS, SUBSETS
 from .releases import DATA_DIR_VARIABLE, LAYOUTS, find_release
@@ -226,7 +226,7 @@ def is_export(folder: str) -> bool:
     )
 
 
-_READERS = (columns, expressions, releases, rows, plus, affectnet_2021, affectnet_2017, ferplus)
+_READERS = (columns, expressions, files, releases, rows, plus, affectnet_2021, affectnet_2017, ferplus)
 
 
 @functools.cache

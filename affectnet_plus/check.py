@@ -7,15 +7,11 @@ splits, values are held against their ranges, subsets against the rank rule.
 import copy
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
-import sys
 import tempfile
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import IO, NamedTuple
 
@@ -27,6 +23,7 @@ from .affectnet_2017 import CsvShard
 from .builder import AffectNetPlus
 from .expressions import CATEGORIES, EXPRESSIONS, SUBSETS
 from .ferplus import VoteShard
+from .processes import mapped
 from .releases import LAYOUTS, recognise
 from .rows import NUMBERS, Damage, Shard
 
@@ -206,7 +203,7 @@ def _check(release: str, config_name: str, num_proc: int, all_problems: IO | Non
     bad = np.zeros(starts[-1], bool)
     sizes, left_out = Counter(), Counter()
     with tqdm(total=int(starts[-1]), desc="Checking", unit="row") as progress:
-        for (split, shard, _), start, found in zip(jobs, starts[:-1], _all_read(jobs, num_proc), strict=True):
+        for (split, shard, _), start, found in zip(jobs, starts[:-1], mapped(_read, jobs, num_proc), strict=True):
             here = slice(start, start + len(found.image_ids))
             digests[here], image_ids[here], bad[here] = found.digests, found.image_ids, found.bad
             for counts, more in ((findings.rows, found.labels), (findings.subsets, found.subsets)):
@@ -269,24 +266,6 @@ class _Read(NamedTuple):
     broken: int  # rows that do not load
     sizes: Counter
     problems: list[Problem]
-
-
-def _all_read(jobs: list[tuple], num_proc: int) -> Iterator[_Read]:
-    """What `_read` returns of each job, in their order whatever the number of processes."""
-    num_proc = min(num_proc, len(jobs))
-    if num_proc <= 1:
-        yield from map(_read, jobs)
-        return
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(num_proc, mp_context=context, initializer=_worker)
-    try:
-        yield from pool.map(_read, jobs)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the run
 
 
 def _read(job: tuple) -> _Read:

@@ -4,6 +4,7 @@ import argparse
 import os
 
 LAYOUTS = ("plus", "2021", "2017")
+VALIDATION_FREQUENCIES = ("balanced", "train")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -33,6 +34,10 @@ def _add_synthesize(commands) -> None:
     command.add_argument("root", metavar="ROOT", help="the release folder to write")
     command.add_argument("--train", metavar="N", type=int, default=2000, help="pairs in the training set")
     command.add_argument("--validation", metavar="M", type=int, default=400, help="pairs in the validation set")
+    command.add_argument(
+        "--validation_frequencies", choices=VALIDATION_FREQUENCIES, default="balanced",
+        help="the classes of the validation set: all alike, as in AffectNet, or as in the training set",
+    )  # fmt: skip
     command.add_argument("--unannotated", metavar="K", type=int, default=0, help="pairs without human annotation")
     command.add_argument("--layout", choices=LAYOUTS, default="plus", help="AffectNet+, or AffectNet of 2021 or 2017")
     command.add_argument("--seed", metavar="S", type=int, default=0, help="another seed, other faces")

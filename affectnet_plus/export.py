@@ -6,13 +6,8 @@ there that has its name is whole, so an export that was killed goes on where it 
 
 import contextlib
 import json
-import multiprocessing
 import os
-import signal
-import sys
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 import datasets
@@ -28,12 +23,13 @@ from .builder import is_export
 from .columns import features
 from .dataset_card import dataset_card
 from .expressions import EXPRESSIONS
-from .releases import recognise
+from .processes import mapped
+from .releases import UNFINISHED, recognise
 from .rows import Damage, ReleaseError, check_image, read
 
 ROWS_PER_FILE = 10_000  # 90 MB of faces of 224 x 224
 _ROWS_PER_GROUP = 250  # what a reader of one row has to read, and what a process holds: 2 MB
-_UNFINISHED, _STATE, _FORMAT = ".unfinished", "state.json", 1
+_STATE, _FORMAT = "state.json", 1
 
 
 class _File(NamedTuple):
@@ -84,7 +80,7 @@ def export(
 
 
 def _is_whole(out: str) -> bool:
-    if not is_export(out) or os.path.exists(os.path.join(out, _UNFINISHED, _STATE)):
+    if not is_export(out) or os.path.exists(os.path.join(out, UNFINISHED, _STATE)):
         return False
     with open(os.path.join(out, "README.md"), encoding="utf-8") as card:
         return "affectnet-plus export" in card.read()
@@ -111,7 +107,7 @@ def _export(root: str | os.PathLike, out: str, on_error: str, num_proc: int, row
     files = [file for builder in builders for file in _files(builder, rows_per_file)]
     if not files:
         raise ReleaseError(f"{release} has no rows to export.")
-    unfinished = os.path.join(out, _UNFINISHED)
+    unfinished = os.path.join(out, UNFINISHED)
     with open(os.path.join(unfinished, "new"), "w", encoding="utf-8") as file:
         json.dump(state, file, indent=1)
     os.replace(os.path.join(unfinished, "new"), os.path.join(unfinished, _STATE))
@@ -166,7 +162,7 @@ def _refuse_other(out: str, state: dict) -> None:
     """Raises `ValueError` unless `out` is new, empty, or an unfinished export of the same state."""
     if os.path.isfile(out):
         raise ValueError(f"{out} is a file: name a new folder.")
-    path = os.path.join(out, _UNFINISHED, _STATE)
+    path = os.path.join(out, UNFINISHED, _STATE)
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
@@ -175,7 +171,7 @@ def _refuse_other(out: str, state: dict) -> None:
                 f"{out} holds an unfinished export of another state ({'; '.join(others)}): name a new folder, or "
                 "delete that one."
             )
-    elif os.path.isdir(out) and (others := sorted({*os.listdir(out)} - {_UNFINISHED})):
+    elif os.path.isdir(out) and (others := sorted({*os.listdir(out)} - {UNFINISHED})):
         raise ValueError(f"{out} already holds {others[0]!r}: name a new or empty folder.")
     os.makedirs(os.path.dirname(path), exist_ok=True)
 
@@ -186,41 +182,19 @@ def _refuse_other(out: str, state: dict) -> None:
 
 def _place(out: str, name: str) -> str | None:
     """Where a file lies that has been written: at its place, or still below .unfinished."""
-    places = os.path.join(out, name), os.path.join(out, _UNFINISHED, name)
+    places = os.path.join(out, name), os.path.join(out, UNFINISHED, name)
     return next(filter(os.path.exists, places), None)
 
 
 def _write(out: str, files: list[_File], num_proc: int) -> None:
-    unfinished = os.path.join(out, _UNFINISHED)
+    unfinished = os.path.join(out, UNFINISHED)
     missing = [file for file in files if not _place(out, file.name)]
     for folder in {file.name.split("/")[0] for file in missing}:
         os.makedirs(os.path.join(unfinished, folder), exist_ok=True)
     num_rows, num_missing = (sum(len(file.rows) for file in some) for some in (files, missing))
     with tqdm(total=num_rows, initial=num_rows - num_missing, desc="Exporting", unit="row") as progress:
-        for count in _mapped([(unfinished, file) for file in missing], min(num_proc, len(missing))):
+        for count in mapped(_write_file, [(unfinished, file) for file in missing], num_proc):
             progress.update(count)
-
-
-def _mapped(jobs: list[tuple], num_proc: int) -> Iterator[int]:
-    if num_proc <= 1:
-        yield from map(_write_file, jobs)
-        return
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(num_proc, mp_context=context, initializer=_worker)
-    try:
-        yield from pool.map(_write_file, jobs)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the run
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)  # the parent was killed
 
 
 def _write_file(job: tuple[str, _File]) -> int:

@@ -73,7 +73,10 @@ def folders(release: str, config_name: str) -> dict[str, str]:
 def shards(release: str, config) -> dict[str, tuple[list[VoteShard], list[Damage]]]:
     path = os.path.join(release, _VOTES)
     with io.FileIO(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", "replace", newline="") as text:
-        header, *lines = csv.reader(text)
+        try:
+            header, *lines = list(csv.reader(text)) or [[]]
+        except csv.Error as error:  # such as a value of more than 131,072 characters
+            raise ReleaseError(f"{path} is no CSV file that can be read ({error}): download it again.") from None
     if tuple(header) != _COLUMNS:
         raise ReleaseError(
             f"{path} begins with the columns {listed(header)}, not {listed(_COLUMNS)}: download it again."
@@ -138,9 +141,9 @@ def rows(shard: VoteShard, config) -> Iterator[tuple | Damage]:
         name = line[1].strip()
         if not name:  # FER+ itself has withdrawn these: nobody saw a face
             return None
-        if not re.fullmatch(r"fer\d{7}\.png", name):
+        if not re.fullmatch(r"fer[0-9]{7}\.png", name):
             raise Damage(f"names the image {name[:40]!r}, which is not like 'fer0000012.png'", path=here)
-        if not all(value.isdigit() and int(value) <= 100 for value in line[2:]):
+        if not all(re.fullmatch("[0-9]{1,3}", value) and int(value) <= 100 for value in line[2:]):
             raise Damage(f"has {listed(line[2:])} as votes, not ten counts", "value out of range", here)
         votes = np.array(line[2:], dtype=int)[_TO_OURS]
         if not votes.any():
@@ -159,7 +162,7 @@ def rows(shard: VoteShard, config) -> Iterator[tuple | Damage]:
             numbers["soft_label"] = cast / cast.sum()
         if file is None:
             image = os.path.join(shard.folder, name)
-            if not os.path.isfile(image):
+            if not os.path.exists(image):
                 raise Damage("is missing", "annotation without image", image)
             check_image(read(image, "unreadable image"), image)
         else:

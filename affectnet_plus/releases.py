@@ -15,6 +15,9 @@ from .expressions import SUBSETS, listed
 from .rows import ReleaseError
 
 DATA_DIR_VARIABLE = "AFFECTNET_PLUS_DIR"
+# A folder that begins with a dot is never a release. In this one lies what an interrupted run has written, beside what
+# it has already moved to its place: as long as it is there, the folder around it is not whole.
+UNFINISHED = ".unfinished"
 # The configurations and what reads them; the first of each is what `check` and `export` begin with.
 LAYOUTS = {
     **dict.fromkeys(("human_annotated", *SUBSETS, "human_annotated_all", "no_human_annotated"), plus),
@@ -27,23 +30,28 @@ LAYOUTS = {
 def find_release(data_dir: str | os.PathLike | None = None, config_name: str = "human_annotated") -> str:
     """The absolute path of the release in `data_dir`, else in $AFFECTNET_PLUS_DIR: that folder or one right inside it.
 
-    Raises `ReleaseError` where there is none of the layout that the configuration reads, or more than one.
+    Raises `ReleaseError` where there is none of the layout that the configuration reads, or more than one, or only what
+    an interrupted run has left of one.
     """
     layout = LAYOUTS[config_name]
     folder, entries = _named_folder(data_dir)
     if _is_release(folder, layout):
         return folder
-    found = [name for name, is_dir in entries if is_dir and _is_release(os.path.join(folder, name), layout)]
+    inside = _folders_inside(folder, entries)
+    found = [place for place in inside if _is_release(place, layout)]
     if len(found) == 1:
-        return os.path.join(folder, found[0])
+        _refuse_unfinished(found[0])
+        return found[0]
     if found:
-        raise ReleaseError(f"{folder} holds several releases, {listed(found)}: name one of them as data_dir.")
+        names = listed(map(os.path.basename, found))
+        raise ReleaseError(f"{folder} holds several releases, {names}: name one of them as data_dir.")
     for name, other in LAYOUTS.items():
-        if any(_is_release(place, other) for place in (folder, *(os.path.join(folder, e) for e, is_dir in entries))):
+        if any(_is_release(place, other) for place in (folder, *inside)):
             raise ReleaseError(
                 f"{folder} is {other.TITLE}, not {layout.TITLE}: "
                 f'load_dataset("affectnet_plus", "{name}", ...) reads it.'
             )
+    _refuse_unfinished(*inside)
     raise ReleaseError(
         f"{folder} is no release of {layout.TITLE}: neither it nor a folder right inside it holds "
         f"{_marks(layout)}. Found there: {_shown(entries)}."
@@ -53,10 +61,11 @@ def find_release(data_dir: str | os.PathLike | None = None, config_name: str = "
 def recognise(data_dir: str | os.PathLike | None = None) -> tuple[str, str]:
     """The path of the release in `data_dir`, of whatever layout, and the name of the configuration that reads it.
 
-    Raises `ReleaseError` where there is none, or more than one.
+    Raises `ReleaseError` where there is none, or more than one, or only what an interrupted run has left of one.
     """
     folder, entries = _named_folder(data_dir)
-    for places in ([folder], [os.path.join(folder, name) for name, is_dir in entries if is_dir]):
+    inside = _folders_inside(folder, entries)
+    for places in ([folder], inside):
         found = [
             (place, next(name for name, own in LAYOUTS.items() if own is layout))
             for place in places
@@ -64,11 +73,13 @@ def recognise(data_dir: str | os.PathLike | None = None) -> tuple[str, str]:
             if _is_release(place, layout)
         ]
         if len(found) == 1:
+            _refuse_unfinished(found[0][0])
             return found[0]
         if found:
             each = listed(f"{os.path.basename(place)} ({LAYOUTS[name].TITLE})" for place, name in found)
             cure = "unpack each into a folder of its own" if places == [folder] else "name one of them as data_dir"
             raise ReleaseError(f"{folder} holds several releases, {each}: {cure}.")
+    _refuse_unfinished(*inside)
     known = "; ".join(f"{layout.TITLE}: {_marks(layout)}" for layout in dict.fromkeys(LAYOUTS.values()))
     raise ReleaseError(
         f"{folder} is no release known here. Looked for, in it and in the folders right inside it: {known}. "
@@ -87,10 +98,28 @@ def _named_folder(data_dir) -> tuple[str, list[tuple[str, bool]]]:
     if not os.path.isdir(folder):
         found = "is a file, not a folder: unpack it first" if os.path.isfile(folder) else "does not exist"
         raise ReleaseError(f"{folder} {found} (named by {'data_dir' if data_dir else '$' + DATA_DIR_VARIABLE}).")
+    if os.path.basename(folder).startswith("."):
+        raise ReleaseError(
+            f"{folder} is no release, as its name begins with a dot: name another folder, or rename it if it is one."
+        )
+    _refuse_unfinished(folder)
     if f"{os.path.basename(folder)}/" in plus.MARKS and not _is_release(folder, plus):
         raise ReleaseError(f"{folder} is a part of {plus.TITLE}: name the folder around it, {os.path.dirname(folder)}.")
     with os.scandir(folder) as entries:
         return folder, sorted((entry.name, entry.is_dir()) for entry in entries)
+
+
+def _folders_inside(folder: str, entries: list[tuple[str, bool]]) -> list[str]:
+    return [os.path.join(folder, name) for name, is_dir in entries if is_dir and not name.startswith(".")]
+
+
+def _refuse_unfinished(*folders: str) -> None:
+    for folder in folders:
+        if os.path.lexists(os.path.join(folder, UNFINISHED)):
+            raise ReleaseError(
+                f"{folder} is not whole: it holds {UNFINISHED}, which an interrupted `affectnet-plus synthesize` or "
+                f"`export` or `label.py --write_release` has left. Delete {folder} and run that command again."
+            )
 
 
 def _marks(layout: ModuleType) -> str:

@@ -28,6 +28,7 @@ import pyarrow.fs
 from datasets.exceptions import DatasetGenerationError
 
 from .expressions import ANGLES, ETHNICITIES, EXPRESSIONS, GENDERS, listed
+from .files import MOST_ANNOTATION_BYTES, MOST_IMAGE_BYTES, read_regular_file
 
 NUMBERS = np.dtype(
     [
@@ -83,6 +84,13 @@ def nothing(count: int) -> bytes:
     return struct.pack(f"={count}f", *[math.nan] * count)
 
 
+def finite_float32(values: np.ndarray) -> np.ndarray | None:
+    """The same numbers as float32, or None where one is not finite, perhaps only as float32."""
+    with np.errstate(over="ignore"):
+        values = np.asarray(values).astype(np.float32)
+    return values if np.isfinite(values).all() else None
+
+
 def unknown_numbers() -> np.ndarray:
     """One writable `NUMBERS` of nothing but NaN: what releases with few columns start from."""
     return np.frombuffer(bytearray(nothing(NUMBERS.itemsize // 4)), NUMBERS).reshape(())
@@ -91,22 +99,14 @@ def unknown_numbers() -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------------------
 # Files
 
-_READ_BYTES = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows needs to be told
-_CHUNK = 1 << 16
 _THREADS = 4
+_MOST_N = 2**63 - 1  # the column is int64
 
 
 def read(path: str, kind: str = "unreadable annotation") -> bytes:
-    # Not `open`, whose file objects take a tenth of all the time.
+    """All of a file; raises `Damage`, also where it is a pipe, a device or larger than any image or annotation is."""
     try:
-        descriptor = os.open(path, _READ_BYTES)
-        try:
-            content = os.read(descriptor, _CHUNK)
-            while len(content) % _CHUNK == 0 and (more := os.read(descriptor, _CHUNK)):
-                content += more
-            return content
-        finally:
-            os.close(descriptor)
+        return read_regular_file(path, MOST_ANNOTATION_BYTES if kind == "unreadable annotation" else MOST_IMAGE_BYTES)
     except OSError as error:
         raise Damage(f"cannot be read ({error.strerror})", kind, path) from None
 
@@ -114,23 +114,30 @@ def read(path: str, kind: str = "unreadable annotation") -> bytes:
 def numbered_files(folder: str, endings: tuple[str, ...], kind: str) -> tuple[np.ndarray, np.ndarray, dict]:
     """All N, ascending, and the file names (bytes), of the files called N + ending; anything else there is a stray.
 
-    Where one N has two files, neither is taken, as nobody can say which is right: the third value is {N: Damage}.
+    Where one N has two files, neither is taken, as nobody can say which is right, nor is an N that has no place in 64
+    bits: the third value is {N: Damage}.
     """
+    damages = {}
+
+    def fits(name: str) -> bool:
+        if (n := _number_of(name)) > _MOST_N:
+            damages[n] = Damage(f"has a number above {_MOST_N}: rename it", kind, f"{folder}/{name}")
+        return n <= _MOST_N
+
     with os.scandir(folder) as entries:
-        found = (entry.name for entry in entries if _is_numbered(entry.name, endings))
+        found = (entry.name for entry in entries if _is_numbered(entry.name, endings) and fits(entry.name))
         # Arrays block by block: a list of all names would take ten times their memory.
         blocks = [
             (np.array([_number_of(name) for name in block], np.int64), np.array(block, "S")) for block in _blocks(found)
         ]
     if not blocks:
-        return np.zeros(0, np.int64), np.zeros(0, "S1"), {}
+        return np.zeros(0, np.int64), np.zeros(0, "S1"), damages
     ids, names = (np.concatenate(column) for column in zip(*blocks, strict=True))
     order = np.lexsort((names, ids))
     ids, names = ids[order], names[order]
     same = ids[1:] == ids[:-1]
     twice = np.append(same, False) | np.insert(same, 0, False)
-    damages = {}
-    for n in np.unique(ids[twice]):
+    for n in np.unique(ids[twice]).tolist():
         first, *others = names[ids == n].astype(str).tolist()
         damages[n] = Damage(f"is not the only file of its number: there is {listed(others)}", kind, f"{folder}/{first}")
     return ids[~twice], names[~twice], damages
@@ -138,7 +145,7 @@ def numbered_files(folder: str, endings: tuple[str, ...], kind: str) -> tuple[np
 
 def _is_numbered(name: str, endings: tuple[str, ...]) -> bool:
     digits = len(name) - len(name.lstrip("0123456789"))
-    return 0 < digits < 19 and name[digits:].lower() in endings
+    return digits > 0 and name[digits:].lower() in endings
 
 
 def _number_of(name: str) -> int:
@@ -263,12 +270,12 @@ def pair_shards(folder: str, annotation_endings: tuple[str, ...]) -> tuple[list[
     image_ids, images, doubled = numbered_files(image_folder, (".jpg", ".jpeg", ".png"), "unreadable image")
     annotation_ids, annotations, more = numbered_files(annotation_folder, annotation_endings, "unreadable annotation")
     doubled |= more
-    damages = list(doubled.values())
+    damages, left_out = list(doubled.values()), np.array([n for n in doubled if n <= _MOST_N], np.int64)
     for ids, names, others, where, kind, what in (
         (image_ids, images, annotation_ids, image_folder, KINDS[0], "has no annotation"),
         (annotation_ids, annotations, image_ids, annotation_folder, KINDS[1], "has no image"),
     ):
-        lonely = names[~(np.isin(ids, others) | np.isin(ids, list(doubled)))].astype(str)
+        lonely = names[~(np.isin(ids, others) | np.isin(ids, left_out))].astype(str)
         damages += [Damage(what, kind, os.path.join(where, name)) for name in lonely]
     paired = np.intersect1d(image_ids, annotation_ids, assume_unique=True)
     images, annotations = images[np.isin(image_ids, paired)], annotations[np.isin(annotation_ids, paired)]

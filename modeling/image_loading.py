@@ -4,10 +4,13 @@ import os
 from io import BytesIO
 from pathlib import Path
 
+import datasets
 import numpy as np
 import requests
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from affectnet_plus.files import MOST_IMAGE_BYTES, RASTER_FORMATS, read_regular_file
 
 
 class ImageError(ValueError):
@@ -27,6 +30,8 @@ def load_rgb(image, timeout: float | None = None) -> Image.Image:
     if isinstance(image, (np.ndarray, torch.Tensor)):
         return _array_to_rgb(image)
     if isinstance(image, Image.Image):
+        if image.format in ("EPS", "WMF"):  # not drawn before it is asked for its pixels
+            raise ImageError(f"An image is made of pixels, not {image.format}: save it as PNG.")
         return _to_rgb(image)
     if isinstance(image, dict) and image.keys() == {"bytes", "path"}:
         if image["bytes"] is not None:
@@ -35,25 +40,55 @@ def load_rgb(image, timeout: float | None = None) -> Image.Image:
     if isinstance(image, (str, os.PathLike)):
         name = os.fspath(image)
         if name.startswith(("http://", "https://")):
-            response = requests.get(name, timeout=timeout)
-            response.raise_for_status()
-            return open_rgb(BytesIO(response.content), name)
-        if not os.path.isfile(name):
+            return open_rgb(_downloaded(name, timeout), name)
+        if not os.path.exists(name):
             raise FileNotFoundError(f"No image file {name!r} here (working directory {Path.cwd()}).")
         return open_rgb(name, name)
     raise TypeError(f"An image is a path, URL, PIL image, NumPy array or torch tensor, not {type(image).__name__}.")
 
 
+def _downloaded(url: str, timeout: float | None) -> BytesIO:
+    content = BytesIO()
+    with requests.get(url, timeout=timeout, stream=True) as response:
+        response.raise_for_status()
+        for part in response.iter_content(1 << 16):
+            content.write(part)
+            if content.tell() > MOST_IMAGE_BYTES:
+                raise ImageError(f"{url} has more than the {MOST_IMAGE_BYTES:,} bytes that are read of an image.")
+    content.seek(0)
+    return content
+
+
 def open_rgb(source, name: str) -> Image.Image:
-    """Decode an image file (path or binary file) to upright RGB; `name` is what an error calls it."""
+    """Decode an image file (path or binary file) to upright RGB; `name` is what an error calls it.
+
+    Of a path only a regular file of at most `MOST_IMAGE_BYTES` is read, and of images only `RASTER_FORMATS`: PostScript
+    (EPS), PDF, WMF and the like are no images here. Raises `ImageError`.
+    """
     try:
-        with Image.open(source) as image:
+        if isinstance(source, (str, os.PathLike)):
+            source = BytesIO(read_regular_file(source))
+        with Image.open(source, formats=RASTER_FORMATS) as image:
             return _to_rgb(image)
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} is refused as too large an image: {error}.") from error
     except (OSError, SyntaxError, ValueError) as error:
-        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({getattr(error, 'strerror', None) or error})"
         raise ImageError(f"{name} is not a readable image{reason}: replace it or leave it out.") from error
+
+
+def undecoded(rows, column: str):
+    """The rows of a Hugging Face dataset or stream with their images as they are stored, for `load_rgb` to open: the
+    library itself opens them with every program that Pillow knows of.
+
+    Rows stay as they are where somebody has set a transform, which expects images, or where a stream knows no columns.
+    """
+    feature = (rows.features or {}).get(column)
+    if not (isinstance(feature, datasets.Image) and feature.decode) or feature.mode not in (None, "RGB"):
+        return rows
+    if getattr(rows, "format", {}).get("type") == "custom":
+        return rows
+    return rows.with_format(None).cast_column(column, datasets.Image(decode=False))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+from datasets import Dataset, IterableDataset
+from datasets.iterable_dataset import IterableColumn
 from torch.utils.data import StackDataset
 from transformers import Pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from .image_loading import load_rgb
+from .image_loading import load_rgb, undecoded
 
 
 class SoftFerPipeline(Pipeline):
@@ -62,12 +64,17 @@ class SoftFerPipeline(Pipeline):
                     f"A dataset given to soft-fer has its faces in a column 'image'; this one has {columns}: "
                     "rename_column(..., 'image')."
                 )
+            inputs = undecoded(inputs, "image")
             streaming = not hasattr(inputs, "__len__")
             inputs = (row["image"] for row in inputs) if streaming else KeyDataset(inputs, "image")
         elif isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes, list)):
             # A column of a dataset, read row by row: as a list, all images would be decoded at once.
+            if isinstance(getattr(inputs, "source", None), Dataset):
+                inputs = undecoded(inputs.source, inputs.column_name)[inputs.column_name]
             return list(super().__call__(StackDataset(image=inputs), **kwargs))
-        elif type(inputs).__name__ == "IterableColumn":
+        elif isinstance(inputs, IterableColumn):
+            if isinstance(inputs.source, IterableDataset):
+                inputs = undecoded(inputs.source, inputs.column_name)[inputs.column_name]
             inputs = iter(inputs)
         return super().__call__(inputs, **kwargs)
 

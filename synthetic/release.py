@@ -1,12 +1,9 @@
 """Writes synthetic faces, their annotations and their truth in the layout of an AffectNet release."""
 
-import multiprocessing
 import operator
 import os
 import shutil
-import signal
-import sys
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,6 +13,8 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from affectnet_plus import CATEGORIES, ETHNICITIES, EXPRESSIONS, GENDERS
+from affectnet_plus.processes import mapped
+from affectnet_plus.releases import UNFINISHED
 
 from .action_units import ACTION_UNITS, MEAN_FACE, units_of
 from .draw import camera, draw_face
@@ -32,8 +31,8 @@ SPLITS = {
     "validation": (499, *[500] * 7, 500, 500, 501),
     "unannotated": None,
 }
+VALIDATION_FREQUENCIES = {"balanced": "validation", "train": "train"}  # whose frequencies of `SPLITS` are taken
 _NONE, _NON_FACE = CATEGORIES.index("none"), CATEGORIES.index("non-face")
-_UNFINISHED = ".unfinished"  # never part of a release, so that an interrupted run does not look like one
 _CHUNK = 32
 _PEOPLE, _SHOTS, _PLAN = range(len(SPLITS), len(SPLITS) + 3)  # random streams beside those of the faces of each split
 
@@ -167,24 +166,6 @@ def _write(chunk: tuple) -> tuple[str, pa.RecordBatch, list]:
     return split, pa.RecordBatch.from_arrays(columns, schema=_TRUTH), rows
 
 
-def _worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the run
-    cv2.setNumThreads(1)
-
-
-def _written(chunks: list, num_proc: int):
-    """What `_write` returns of each chunk, in their order whatever the number of processes."""
-    if num_proc == 1:
-        yield from map(_write, chunks)
-        return
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(num_proc, mp_context=context, initializer=_worker)
-    try:
-        yield from pool.map(_write, chunks)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _whole(name: str, value, least: int) -> int:
     try:
         number = operator.index(value)
@@ -202,11 +183,11 @@ def _open_root(root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         entries = sorted(os.listdir(root))
         if not entries:
-            (root / _UNFINISHED).mkdir()
+            (root / UNFINISHED).mkdir()
     except OSError as error:
         raise ValueError(f"Cannot write to {root} ({error.strerror}): name a folder that you may write to.") from error
-    if entries == [_UNFINISHED]:
-        raise FileExistsError(f"{root} holds an interrupted run ({_UNFINISHED}): delete the folder and start again.")
+    if UNFINISHED in entries:  # perhaps beside what it has moved to its place already
+        raise FileExistsError(f"{root} holds an interrupted run ({UNFINISHED}): delete the folder and start again.")
     if entries:
         raise FileExistsError(
             f"{root} already holds {entries[0]!r}, and releases are not mixed: name a new or empty folder."
@@ -222,11 +203,12 @@ def synthesize(
     num_proc: int | None = None,
     image_size: int = 224,
     layout: str = "plus",
+    validation_frequencies: str = "balanced",
 ) -> None:
     """Writes a licence-free AffectNet+ of drawn faces, or an older AffectNet of the same faces, with their truth.
 
     The same arguments write the same bytes, whatever `num_proc`. Everything is written below `root/.unfinished` and
-    moved at the end, so an interrupted run leaves nothing that looks like a release.
+    moved at the end. As long as that folder is there, whenever the run is killed, `root` does not load.
 
     Args:
         root: the release folder to make. Beside what its layout has, it holds `ground_truth.parquet`: per image
@@ -234,7 +216,7 @@ def synthesize(
             side), `yaw`, `pitch`, `roll` (degrees) and `identity`; null for non-faces.
             A split of no images has no folder and no table.
         train: number of pairs in the training set, non-faces included, in the class frequencies of the real one.
-        validation: the same for the validation set, which is balanced.
+        validation: the same for the validation set, in the class frequencies that `validation_frequencies` names.
         unannotated: number of pairs without a human label.
         seed: everything is drawn from it.
         num_proc: number of processes, by default one per available core.
@@ -245,14 +227,20 @@ def synthesize(
             that have one of the 8 expressions, byte for byte and under the same N. The others are left out.
             "2017": `training.csv`, `validation.csv` and `automatically_annotated.csv` (the unannotated, with a
             machine's expression), whose images are larger than the face. `image_id` is the row number, from 0.
+        validation_frequencies: "balanced" as AffectNet's own validation set, the same number of images in each
+            category; "train", the frequencies of the training set.
 
     Raises:
-        ValueError: a number is negative or absurd, the layout is unknown or has no place for what is asked, or `root`
-            cannot be written to.
+        ValueError: a number is negative or absurd, a word is unknown, the layout has no place for what is asked, or
+            `root` cannot be written to.
         FileExistsError: `root` is a file, or a folder that already holds something.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(map(repr, LAYOUTS))}, got {layout!r}.")
+    if validation_frequencies not in VALIDATION_FREQUENCIES:
+        known = " or ".join(map(repr, VALIDATION_FREQUENCIES))
+        raise ValueError(f"validation_frequencies must be {known}, got {validation_frequencies!r}.")
+    frequencies = {**SPLITS, "validation": SPLITS[VALIDATION_FREQUENCIES[validation_frequencies]]}
     sizes = {"train": _whole("train", train, 0), "validation": _whole("validation", validation, 0),
              "unannotated": _whole("unannotated", unannotated, 0)}  # fmt: skip
     if not any(sizes.values()):
@@ -274,24 +262,29 @@ def synthesize(
     threads = cv2.getNumThreads()
     try:
         cv2.setNumThreads(1)
-        _synthesize(root / _UNFINISHED, layout, sizes, seed, num_proc, image_size)
-        for name in sorted(os.listdir(root / _UNFINISHED)):
-            (root / _UNFINISHED / name).rename(root / name)
-    finally:
-        cv2.setNumThreads(threads)
-        shutil.rmtree(root / _UNFINISHED, ignore_errors=True)
+        _synthesize(root / UNFINISHED, layout, sizes, frequencies, seed, num_proc, image_size)
+    except BaseException:
+        shutil.rmtree(root / UNFINISHED, ignore_errors=True)
         if new and not os.listdir(root):
             root.rmdir()
+        raise
+    finally:
+        cv2.setNumThreads(threads)
+    for name in sorted(os.listdir(root / UNFINISHED)):  # stopped in between, that folder stays and says so
+        (root / UNFINISHED / name).rename(root / name)
+    (root / UNFINISHED).rmdir()
 
 
-def _synthesize(folder: Path, layout: str, sizes: dict, seed: int, num_proc: int, image_size: int) -> None:
+def _synthesize(
+    folder: Path, layout: str, sizes: dict, frequencies: dict, seed: int, num_proc: int, image_size: int
+) -> None:
     chunks, people = [], 0
-    for place, (split, frequencies) in enumerate(SPLITS.items()):
+    for place, split in enumerate(SPLITS):
         count = sizes[split]
         if not count:
             continue
         rng = np.random.default_rng((seed, _PLAN, place))
-        labels = _labels(count, frequencies, rng)
+        labels = _labels(count, frequencies[split], rng)
         image_ids = np.cumsum(rng.integers(1, 5, count)).tolist()
         identities = (people + rng.integers(0, count, count)).tolist()  # 1.6 faces a person; none in two splits
         people += count
@@ -307,7 +300,7 @@ def _synthesize(folder: Path, layout: str, sizes: dict, seed: int, num_proc: int
         raise ValueError(f"Nothing to synthesize: no image that layout {layout!r} holds among so few; ask for more.")
     truth = []
     with tqdm(total=total, desc="Drawing", unit="face") as progress:
-        for split, batch, rows in _written(chunks, num_proc):
+        for split, batch, rows in mapped(_write, chunks, num_proc, partial(cv2.setNumThreads, 1)):
             if rows:
                 append_rows(folder, split, rows)
             truth.append(batch)

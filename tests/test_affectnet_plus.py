@@ -15,7 +15,8 @@ import torch
 from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset, load_dataset_builder
 
 import affectnet_plus
-from affectnet_plus import CATEGORIES, EXPRESSIONS, ReleaseError
+from affectnet_plus import CATEGORIES, EXPRESSIONS, ReleaseError, recognise
+from affectnet_plus.check import check
 from affectnet_plus.command_line import main
 
 REPOSITORY = pathlib.Path(affectnet_plus.__file__).parents[1]
@@ -225,6 +226,40 @@ def test_harmless_variations_are_read(tmp_path):
 # Where it is looked for
 
 
+def test_folders_that_begin_with_a_dot_are_no_release(release, tmp_path):
+    hidden = release.rename(tmp_path / ".AffectNet+")
+    for find in (recognise, load, check):
+        with pytest.raises(ReleaseError, match="is no release"):
+            find(tmp_path)
+        with pytest.raises(ReleaseError, match="its name begins with a dot"):
+            find(hidden)
+    write_pair(tmp_path / "AffectNet+", TRAIN, 1, annotation())
+    assert len(load(tmp_path, split="train")) == 1  # not "several releases"
+    lists = tmp_path / "2017/.lists"
+    lists.mkdir(parents=True)
+    (lists / "training.csv").write_text("1/a.jpg,0,0,9,9,,1,0,0\n")
+    (tmp_path / "2017/Manually_Annotated_Images").mkdir()
+    with pytest.raises(ReleaseError, match="has images but no list"):
+        load(tmp_path / "2017", "affectnet_2017")
+
+
+@pytest.mark.parametrize("digits", [18, 19, 25])
+def test_a_number_of_many_digits_is_read_or_named(release, tmp_path, digits):
+    n = int("9" * 18) if digits == 18 else 2**63 - 1 if digits == 19 else int("1" * 25)
+    write_pair(release, TRAIN, n, annotation())
+    write_pair(release, UNANNOTATED, "0" * 30 + "9", {**annotation(), "human-label": None})
+    assert load(release, "no_human_annotated", split="train")["image_id"][:] == [7, 9]
+    if digits < 20:
+        assert load(release, split="train")["image_id"][:] == [9, 10, 100, n]
+        assert check(release, 1).num_rows == 10
+        return
+    with pytest.raises(ReleaseError, match=f"{n}.* has a number above {2**63 - 1}: rename it"):
+        load(release)
+    assert check(release, 1).counts["unreadable annotation"] == 1
+    with pytest.warns(UserWarning, match="1 broken row"):
+        assert load(release, split="train", on_error="skip")["image_id"][:] == [9, 10, 100]
+
+
 def test_release_is_found_by_folder_parent_and_environment(release, monkeypatch, tmp_path):
     expected = rows(load(release, split="train"))
     assert rows(load(release.parent, split="train")) == expected
@@ -396,6 +431,9 @@ DAMAGED_ANNOTATIONS = {
     "gender a number": (changed("meta-data", "gender", to=1), '1 as "gender", not an object'),
     "gender without male": (changed("meta-data", "gender", "male", to=None), "\"gender\", not .* 'female', 'male'"),
     "race NaN": (changed("meta-data", "race", "white", to=float("nan")), '"race", not one finite number'),
+    "valence 1e39": (changed("meta-data", "valence", to=1e39), '1e\\+39 as "valence", not a finite number'),
+    "pose 1e39": (changed("meta-data", "pose", "yaw", to=1e39), '"pose", not one finite number'),
+    "landmarks 1e39": (changed("meta-data", "landmark-68", to=[1e39, *LANDMARKS[1:]]), "not a list of 136 finite"),
     "no pose": (changed("meta-data", "pose", to=None), 'lacks the key "pose"'),
     "no landmarks": (changed("meta-data", "landmark-68", to=None), 'lacks the key "landmark-68"'),
     "135 landmarks": (changed("meta-data", "landmark-68", to=LANDMARKS[1:]), "not a list of 136"),

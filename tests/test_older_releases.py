@@ -168,6 +168,12 @@ BROKEN_2017 = {
     "label 12": (["7/a.png", 0, 0, 9, 9, TEXT, 12, 0, 0], "has '12' as \"expression\", not 0 to"),
     "landmarks": (["7/a.png", 0, 0, 9, 9, "1;2;3", 1, 0, 0], "has '1;2;3' as \"facial_landmarks\", not 68 points"),
     "no face": (["7/a.png", 0, 0, 0, 0, "", 1, 0, 0], "has neither a face box nor landmarks"),
+    "leading out": (["../../../secret.png", 0, 0, 9, 9, TEXT, 1, 0, 0], "names the image .*, which is outside the rel"),
+    "leading back": ([r"7\..\7\a.png", 0, 0, 9, 9, TEXT, 1, 0, 0], "names the image .*, which is outside the rel"),
+    "absolute": (["/etc/hostname", 0, 0, 9, 9, TEXT, 1, 0, 0], "names the image '/etc/hostname', which is in none of"),
+    "landmarks 1e39": (["7/a.png", 0, 0, 9, 9, f"1e39;{TEXT[6:]}", 1, 0, 0], 'has \'1e39;.* as "facial_landmarks"'),
+    "landmarks 3.3e38": (["7/a.png", 0, 0, 9, 9, f"3.3e38;{TEXT[6:]}", 1, 0, 0], 'has "facial_landmarks" too far away'),
+    "valence 1e39": (["7/a.png", 0, 0, 9, 9, TEXT, 1, "1e39", 0], "has '1e39' as \"valence\", not a finite number"),
     "outside": (["7/a.png", 500, 0, 9, 9, "", 1, 0, 0], "has its face outside the image of 200 x 100 pixels"),
 }
 
@@ -178,6 +184,7 @@ def test_a_bad_row_is_named_or_left_out(tmp_path, case):
     write_2017(
         tmp_path, [["7/a.png", 50, 30, 40, 50, TEXT, 1, 0.5, -0.25], row, ["7/a.png", 50, 30, 40, 50, TEXT, 3, 0, 0]]
     )
+    PIL.Image.new("RGB", (200, 100)).save(tmp_path / "secret.png")
     with pytest.raises(ReleaseError, match=rf"training.csv, row 1 {said}.*on_error=.skip") as error:
         load(tmp_path, "affectnet_2017")
     assert "\n" not in str(error.value)
@@ -227,6 +234,23 @@ def test_flat_areas_and_padding_of_a_photograph_are_no_hole(tmp_path):
         load(tmp_path, "affectnet_2017")
 
 
+def test_a_list_may_not_lead_out_of_the_release_but_its_folders_may_be_links(tmp_path):
+    face = [50, 30, 40, 50, TEXT, 1, 0.5, -0.25]
+    (tmp_path / "disk").mkdir()
+    write_2017(tmp_path / "disk", [["7/a.png", *face], ["../../../../secret.png", *face]])
+    PIL.Image.new("RGB", (200, 100), "red").save(tmp_path / "secret.png")
+    release = tmp_path / "release"
+    release.mkdir()
+    shutil.copy(tmp_path / "disk/training.csv", release)
+    (release / "Manually_Annotated_Images").symlink_to(_photograph(tmp_path / "disk").parents[1])
+    (tmp_path / "linked").symlink_to(release)
+    for root in (release, tmp_path / "linked"):
+        with pytest.warns(UserWarning, match="1 broken row.* outside the release"):
+            assert load(root, "affectnet_2017", split="train", on_error="skip")["image_id"][:] == [0]
+    findings = check(release, num_proc=1)
+    assert findings.counts == {"annotation without image": 1} and findings.num_rows == 2
+
+
 def test_lists_without_images_or_columns(tmp_path):
     (tmp_path / "validation.csv").write_text("subDirectory_filePath,face_x\n")
     with pytest.raises(ReleaseError, match="no folder Manually_Annotated_Images or Automatically_Annotated_Images"):
@@ -264,6 +288,9 @@ BROKEN_2021 = {
     "label 12": ("exp", np.array("12"), "holds 12.0, not an expression"),
     "not finite": ("val", np.array("nan"), "holds .nan., not one finite number"),
     "135 landmarks": ("lnd", np.zeros(135), "holds 135 values of type float64, not 136"),
+    "landmarks 1e39": ("lnd", np.full(136, 1e39), "holds 136 values of type float64, not 136 finite numbers"),
+    "landmarks infinite": ("lnd", np.full(136, -np.inf), "holds 136 values of type float64, not 136 finite numbers"),
+    "arousal 1e39": ("aro", np.array("1e39"), "holds .1e39., not one finite number"),
     "objects": ("lnd", np.array([{}] * 136, dtype=object), "is no npy file"),
 }
 
@@ -387,6 +414,28 @@ def test_ferplus_that_does_not_fit_together(ferplus):
         (root / "FER2013Train/fer0000000.png").unlink()
         with pytest.raises(ReleaseError, match="fer0000000.png is missing"):
             load(root, "ferplus")
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        (",1,0,0,6,", ",1,0,0,²,", "row 0 has .* as votes, not ten counts"),
+        (",1,0,0,6,", f",1,0,0,{'6' * 5000},", "row 0 has .* as votes, not ten counts"),
+        ("fer0000000.png", "../../../x.png", "row 0 names the image '../../../x.png', which is not like"),
+        ("Usage,", "9" * 200_000 + ",", "fer2013new.csv is no CSV file that can be read .field larger"),
+    ],
+)
+def test_ferplus_votes_that_cannot_be_read(ferplus, old, new, said):
+    path = ferplus[0] / "fer2013new.csv"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(ReleaseError, match=said):
+        load(ferplus[0], "ferplus")
+
+
+def test_ferplus_votes_that_are_empty(ferplus):
+    (ferplus[0] / "fer2013new.csv").write_bytes(b"")
+    with pytest.raises(ReleaseError, match="begins with the columns , not"):
+        load(ferplus[0], "ferplus")
 
 
 def test_synthetic_truth_is_named_as_the_rows_are(layouts):

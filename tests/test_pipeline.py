@@ -3,6 +3,7 @@
 import functools
 import http.server
 import io
+import os
 import threading
 
 import datasets
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from affectnet_plus.modeling import EBCConfig, EBCForImageClassification
+from hostile import EPS, ghostscript
 from PIL import Image
 from skimage.data import astronaut
 from transformers import pipeline
@@ -190,6 +192,22 @@ def test_sixteen_bit_array_is_scaled_not_clipped(fer, face):
 def test_what_is_no_image_is_said(fer, wrong, error, says):
     with pytest.raises(error, match=says):
         fer(wrong)
+
+
+def test_postscript_and_pipes_are_no_images_and_start_nothing(fer, face, tmp_path, monkeypatch):
+    started = ghostscript(tmp_path, monkeypatch)
+    (tmp_path / "face.jpg").write_bytes(EPS)
+    cell = {"bytes": EPS, "path": "face.jpg"}
+    rows = datasets.Dataset.from_dict({"image": [cell]}, features=datasets.Features({"image": datasets.Image()}))
+    stream = rows.to_iterable_dataset()
+    every = [str(tmp_path / "face.jpg"), cell, rows, rows["image"], rows.with_format("torch"), stream, stream["image"]]
+    for image in [*every, Image.open(tmp_path / "face.jpg")]:
+        with pytest.raises(ValueError, match="is not a readable image|made of pixels, not EPS"):
+            list(fer(image))
+    assert not started.exists()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ValueError, match=r"pipe.jpg is not a readable image \(no regular file\)"):
+        fer(str(tmp_path / "pipe.jpg"))
 
 
 def test_unreadable_file_is_named(fer, tmp_path):

@@ -23,6 +23,7 @@ from affectnet_plus.synthetic.layouts import LAYOUTS
 from affectnet_plus.synthetic.release import SPLITS
 
 from affectnet_plus import CATEGORIES, ETHNICITIES, EXPRESSIONS, GENDERS
+from affectnet_plus.command_line import main
 
 FOLDERS = LAYOUTS["plus"][1]
 BROWS, EYES, MOUTH = slice(17, 27), slice(36, 48), slice(48, 68)
@@ -121,6 +122,30 @@ def test_classes_are_imbalanced_as_in_the_real_release(release):
     assert 0.25 < sum(train[len(EXPRESSIONS) :]) / sum(train) < 0.4
     assert validation.tolist() == [25] * len(CATEGORIES)
     assert labels["train"] != sorted(labels["train"])
+
+
+@pytest.mark.parametrize("layout", ["plus", "2017"])
+def test_validation_is_balanced_or_distributed_like_train(tmp_path, layout):
+    def counts(folder, split):
+        if layout == "plus":
+            annotations = (tmp_path / folder / FOLDERS[split] / "annotations").iterdir()
+            labels = [json.loads(path.read_text())["human-label"] for path in annotations]
+        else:
+            with (tmp_path / folder / TABLES[split]).open() as file:
+                labels = [int(row["expression"]) for row in csv.DictReader(file)]
+        return np.bincount(labels, minlength=len(CATEGORIES)).tolist()
+
+    arguments = ["--train", "33", "--validation", "33", "--image_size", "32", "--num_proc", "1", "--layout", layout]
+    main_exits(["synthesize", str(tmp_path / "as it is"), *arguments])
+    main_exits(["synthesize", str(tmp_path / "train"), *arguments, "--validation_frequencies", "train"])
+    assert counts("as it is", "validation") == [3] * len(CATEGORIES)
+    assert counts("train", "validation") == counts("train", "train") == counts("as it is", "train") != [3] * 11
+
+
+def main_exits(arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert not stopped.value.code
 
 
 def test_truth_is_an_intensity_vector_that_the_human_label_mostly_reads(release):
@@ -364,6 +389,7 @@ def test_small_releases(tmp_path, counts):
         ({"num_proc": 0}, "num_proc must be at least 1"),
         ({"image_size": 8}, "image_size must be at least 32"),
         ({"image_size": 10**6}, "image_size must be at most"),
+        ({"validation_frequencies": "real"}, "validation_frequencies must be 'balanced' or 'train', got 'real'"),
         ({"layout": "2019"}, "layout must be one of 'plus', '2021', '2017', got '2019'"),
         ({"layout": "2021", "unannotated": 3}, "no place for images without a human label: set unannotated to 0"),
         ({"layout": "2021", "train": 0, "validation": 1, "num_proc": 1}, "no image that layout '2021' holds"),

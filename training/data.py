@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
+from affectnet_plus.files import RASTER_ENDINGS
 
 _BY_NUMBER = "number of the row"
 _NO_AFFECT = -2  # where AffectNet has no valence or arousal
@@ -167,17 +168,21 @@ def split_to_label(rows: datasets.Dataset, args) -> Split:
     return without_broken_images(split) if args.dataset_name and args.on_error == "skip" else split
 
 
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-
-
 def images_in(folder: str, on_error: str) -> Split:
-    """The image files in a folder and those inside it; `ids` are paths below it, without their endings."""
+    """The image files in a folder and those inside it, but for names that begin with a dot; `ids` are paths below it,
+    without their endings."""
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(f"--image_dir {folder} is no folder.")
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in _IMAGES and p.name[0] != "." and p.is_file())
+    paths = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in RASTER_ENDINGS
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and not path.is_dir()  # what is neither a file nor a folder is told of as a broken image
+    )
     if not paths:
-        raise ValueError(f"--image_dir {folder} holds no image ({', '.join(_IMAGES)}).")
+        raise ValueError(f"--image_dir {folder} holds no image ({', '.join(RASTER_ENDINGS)}).")
     ids = np.array([path.relative_to(root).with_suffix("").as_posix() for path in paths])
     if len(set(ids)) < len(ids):
         ids = np.array([path.relative_to(root).as_posix() for path in paths])

@@ -1,5 +1,6 @@
 """Soft labels as a release in the layout of AffectNet+, from whatever faces they were made for."""
 
+import contextlib
 import csv
 import io
 import json
@@ -13,10 +14,13 @@ from affectnet_plus.training.data import Split
 from tqdm.auto import tqdm
 
 from affectnet_plus import ANGLES, ETHNICITIES, GENDERS
+from affectnet_plus.files import read_regular_file
+from affectnet_plus.releases import UNFINISHED
+from affectnet_plus.rows import Damage, check_image
 
 _FOLDERS = {"train": "human_annotated/train_set", "validation": "human_annotated/validation_set"}
 _NO_HUMAN_LABEL = "no_human_annotated"
-_UNFINISHED = ".unfinished"  # never part of a release, so that an interrupted run does not look like one
+_MOST_N = 2**63 - 1  # larger ones have no place in the column `image_id` of whoever reads them
 
 
 def check_target(root: Path, splits: list[Split]) -> None:
@@ -27,18 +31,28 @@ def check_target(root: Path, splits: list[Split]) -> None:
                 f"--write_release has no place for labelled faces of {split.name!r}: AffectNet+ has "
                 f"{' and '.join(_FOLDERS)} only. Name others by --splits."
             )
-    if root.exists() and (not root.is_dir() or any(entry.name != _UNFINISHED for entry in root.iterdir())):
+    held = {entry.name for entry in root.iterdir()} if root.is_dir() else set()
+    if UNFINISHED in held and len(held) > 1:  # stopped while it was moved to its place
+        raise ValueError(
+            f"--write_release {root} holds what an interrupted run has left ({UNFINISHED} says so): delete {root} and "
+            "run this again."
+        )
+    if held - {UNFINISHED} or (root.exists() and not root.is_dir()):
         raise ValueError(f"--write_release {root} already holds something: name a new or empty folder.")
 
 
 def write_release(root: Path, splits: list[Split], labels_dir: Path, show_progress: bool) -> None:
-    """Write `images/N.jpg` and `annotations/N.json` of every row, JPEG files byte for byte, others as JPEG.
+    """Write `images/N.jpg` and `annotations/N.json` of every row. JPEG files that a release may have are written byte
+    for byte, others are encoded anew, as JPEG.
 
     Rows with a human label go to `human_annotated`, the others to `no_human_annotated`. N is the row's id where all ids
-    of a folder are numbers, and different ones; else rows are counted from 1, and `files.csv` says which is which.
-    What is not known of a row (`Split.metadata`) is null.
+    of a folder are numbers below 2 ** 63, and different ones; else rows are counted from 1, and `files.csv` says which
+    is which. What is not known of a row (`Split.metadata`) is null.
+
+    All is written below `root/.unfinished` and moved at the end. As long as that folder is there, whenever this is
+    killed, `root` does not load.
     """
-    unfinished = root / _UNFINISHED
+    unfinished = root / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     table = {}
@@ -59,7 +73,8 @@ def write_release(root: Path, splits: list[Split], labels_dir: Path, show_progre
             for part in ("images", "annotations"):
                 (unfinished / folder / part).mkdir(parents=True)
             ids = [row_id for _, _, row_id, _ in rows]
-            numbered = all(row_id.isdecimal() for row_id in ids) and len({int(row_id) for row_id in ids}) == len(ids)
+            numbers = {int(row_id) for row_id in ids if len(row_id) < 20 and row_id.isdecimal()}
+            numbered = len(numbers) == len(ids) and max(numbers) <= _MOST_N
             for count, (split, row, row_id, made) in enumerate(rows, start=1):
                 number = int(row_id) if numbered else count
                 human = int(split.labels[row])
@@ -81,9 +96,11 @@ def write_release(root: Path, splits: list[Split], labels_dir: Path, show_progre
 
 def _jpeg(split: Split, row: int) -> bytes:
     stored = split.stored(row)
-    content = stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
-    if content.startswith(b"\xff\xd8\xff"):
-        return content
+    content = stored["bytes"] if stored["bytes"] is not None else read_regular_file(stored["path"])
+    with contextlib.suppress(Damage):  # a JPEG that is padded with zeros, say, is no damaged face
+        if content.startswith(b"\xff\xd8\xff"):
+            check_image(content, "")
+            return content
     buffer = io.BytesIO()
     split.image(row).save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
@@ -96,7 +113,7 @@ def _meta_data(row: dict) -> dict:
 
     def points(column: str) -> list | None:
         values = row.get(column)
-        return None if values is None else np.rint(values).astype(int).ravel().tolist()
+        return None if values is None or not np.isfinite(values).all() else np.rint(values).astype(int).ravel().tolist()
 
     annotation = {
         "age": row.get("age"),

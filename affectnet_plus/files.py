@@ -1,0 +1,50 @@
+"""What is read from a disk: regular files of bounded size, and images of raster formats."""
+
+import errno
+import os
+import stat
+
+import PIL.Image
+
+PIL.Image.init()
+# Every `Image.open` of the project takes these and no others: Pillow by itself also takes PostScript (EPS), for which
+# it starts Ghostscript, and formats that it recognises by guessing. AVIF is not in every Pillow.
+RASTER_FORMATS = tuple(
+    name
+    for name in ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+    if name in PIL.Image.OPEN
+)
+RASTER_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # looked for in folders
+
+MOST_IMAGE_BYTES = 1 << 28
+MOST_ANNOTATION_BYTES = 1 << 24
+
+# Without waiting for the other end of a pipe. Windows has no such flag, but needs to be told of bytes.
+_READ_BYTES = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+def read_regular_file(path: str | os.PathLike, most_bytes: int = MOST_IMAGE_BYTES) -> bytes:
+    """All of a file, or of the file that a link leads to, in one pass.
+
+    Raises `OSError`, the reason in `strerror`, also where it is no regular file (a pipe, a device, a socket, a folder)
+    or has more than `most_bytes`.
+    """
+    # Not `open`, whose file objects take a tenth of all the time of loading.
+    descriptor = os.open(path, _READ_BYTES)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "no regular file", os.fspath(path))
+        if status.st_size > most_bytes:
+            said = f"{status.st_size:,} bytes, more than the {most_bytes:,} that are read"
+            raise OSError(errno.EFBIG, said, os.fspath(path))
+        content = os.read(descriptor, status.st_size)
+        if len(content) < status.st_size:  # a disk on a network may give less at a time
+            parts, missing = [content], status.st_size - len(content)
+            while missing and (part := os.read(descriptor, missing)):
+                parts.append(part)
+                missing -= len(part)
+            content = b"".join(parts)
+        return content
+    finally:
+        os.close(descriptor)
