@@ -31,15 +31,18 @@ class MultiHeadClassifier(nn.Module):
         return torch.cat([against_rest(outputs[:, : self.of_expression]), outputs[:, self.of_expression :]], dim=1)
 
 
-def multi_head_loss(log_odds: Tensor, targets: Tensor, au_loss_weight: float) -> Tensor:
-    """BCE of the expression + `au_loss_weight` * mean BCE of its units; both arguments are (B, 1 + units).
+def multi_head_loss(log_odds: Tensor, targets: Tensor, au_loss_weight: float, known: Tensor | None = None) -> Tensor:
+    """BCE of the expression + `au_loss_weight` * mean BCE of its units; `log_odds` and `targets` are (B, 1 + units).
 
-    Targets are in [0, 1]: presence, or intensity / 5. NaN is unknown and counts for nothing.
+    Targets are in [0, 1]: presence, or intensity / 5. NaN is unknown and counts for nothing. `known` (1 + units,), of
+    which the units' sum is what the sum of their losses is divided by: by default the known targets; where several
+    batches make one step, the mean of these numbers over the batches.
     """
-    known = ~targets.isnan()
-    losses = F.binary_cross_entropy_with_logits(log_odds, targets.nan_to_num(), reduction="none") * known
-    expression = losses[:, 0].mean()
-    return expression + au_loss_weight * losses[:, 1:].sum() / known[:, 1:].sum().clamp(min=1)
+    is_known = ~targets.isnan()
+    losses = F.binary_cross_entropy_with_logits(log_odds, targets.nan_to_num(), reduction="none") * is_known
+    known = is_known.sum(dim=0) if known is None else known
+    expression, units = losses[:, 0].mean(), losses[:, 1:].sum()
+    return expression + au_loss_weight * units / known[1:].sum().clamp(min=1e-6)  # 0 / 0 is 0
 
 
 @dataclass

@@ -159,6 +159,17 @@ class OptimizationArguments:
         default=None,
         metadata={"help": "'latest' or a checkpoint folder: go on in mid-epoch, to the weights of an unbroken run."},
     )
+    overwrite_output_dir: bool = field(
+        default=False,
+        metadata={"help": "Train anew what --output_dir holds already, finished or begun; the rest of it stays."},
+    )
+    deterministic: bool = field(
+        default=False,
+        metadata={
+            "help": "Only algorithms that give the same bits each time, so that the same command gives the very same "
+            "weights on a GPU, too, if more slowly; on the CPU it does so anyway."
+        },
+    )
     report_to: str | None = field(
         default=None, metadata={"help": "Tracker: tensorboard, wandb, ... as Accelerate knows them."}
     )
@@ -177,6 +188,8 @@ class OptimizationArguments:
                 raise ValueError(f"--{name} is at least 0, not {getattr(self, name)}.")
         if self.seed >= 2**28:  # seeds of the parts follow from it, and NumPy takes those below 2**32
             raise ValueError(f"--seed is below {2**28}, not {self.seed}.")
+        if self.overwrite_output_dir and self.resume_from_checkpoint:
+            raise ValueError("--overwrite_output_dir trains anew, --resume_from_checkpoint goes on: give one of them.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"--ema_decay is from 0 to below 1, not {self.ema_decay}.")
         if self.checkpointing_steps not in ("epoch", "no") and not (

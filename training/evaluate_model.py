@@ -23,8 +23,9 @@ import torch
 from accelerate import Accelerator
 from affectnet_plus.modeling import CARD_METRICS, IN_THE_BOX, ImageError, SoftLabelModel, model_card
 from affectnet_plus.training.arguments import DataArguments, no_model, parse_arguments, stop, stop_at_image
+from affectnet_plus.training.checkpoints import held, locked_if_shared, written_beside
 from affectnet_plus.training.data import FaceDataset, Split, known_truth, load_split, read_soft_labels
-from affectnet_plus.training.experts import PATIENCE, check_outputs, predict
+from affectnet_plus.training.experts import check_outputs, main_process_prepares, predict
 from affectnet_plus.training.metrics import HumanLabels, SoftLabels, ValenceArousal, defined, js_divergences
 from affectnet_plus.training.report import write_report
 from affectnet_plus.training.slices import LEAD, OWN_SCORES, interval, macro_f1_of, mean_of, slices_of, subsets_of
@@ -94,9 +95,10 @@ class EvaluationArguments:
 def main():
     data_args, args = parse_arguments(DataArguments, EvaluationArguments, description=__doc__.split("\n\n")[0])
     try:
-        accelerator = Accelerator(cpu=args.use_cpu, kwargs_handlers=[PATIENCE])
-        loaded = load_model(args)
-        with accelerator.main_process_first():  # the others find the cache
+        accelerator = Accelerator(cpu=args.use_cpu)
+        with held(accelerator, Path(args.model)):
+            loaded = load_model(args)
+        with main_process_prepares(accelerator):  # the others find the cache
             split = load_split(data_args, data_args.eval_split_name, args.max_samples, with_soft_labels=True)
         known = known_truth(split, data_args)
         if args.soft_labels:
@@ -111,6 +113,8 @@ def main():
         result = evaluate(accelerator, data_args, args, loaded, split, *known)
     except ImageError as error:
         stop_at_image(error)
+    except OSError as error:  # a full disk, say: what was there before is still there
+        stop(error)
     if accelerator.is_main_process:
         print(said(result), file=sys.stderr)
         print(f"Report: {Path(args.output_dir) / 'report.html'}")
@@ -158,26 +162,32 @@ def evaluate(
         "truth": truth_name,
         **measure(scores, affect, split, truth, truth_name, args.expressions),
     }
-    (output_dir / "metrics.json").write_text(json.dumps(defined(result), indent=1) + "\n")
-    pq.write_table(predictions(scores, affect, split), output_dir / "predictions.parquet")
     settings = {name: value for name, value in vars(args).items() if name not in ("model", "output_dir")}
     settings |= {"processes": accelerator.num_processes, "mixed_precision": accelerator.mixed_precision}
-    write_report(output_dir / "report.html", result, scores, affect, split, truth, args.num_faces, settings)
+    with written_beside(output_dir) as folder:
+        (folder / "metrics.json").write_text(json.dumps(defined(result), indent=1) + "\n")
+        pq.write_table(predictions(scores, affect, split), folder / "predictions.parquet")
+        write_report(folder / "report.html", result, scores, affect, split, truth, args.num_faces, settings)
     if args.update_card:
-        update_card(Path(args.model), result)
+        update_card(Path(args.model), result, model.model.config)
     return result
 
 
-def update_card(folder: Path, result: dict) -> None:
-    """Put the figures into the model's config, from which cards are made, and write its card anew."""
-    config = AutoConfig.from_pretrained(folder)
-    keys = ("data", "data_config", "split", "expressions", "rows", "truth", *CARD_METRICS)
-    config.evaluation = {key: result[key] for key in keys if defined(result.get(key)) is not None}
-    for name in ("valence", "arousal"):
-        if name in result and defined(result[name]["ccc"]) is not None:
-            config.evaluation[f"{name}_ccc"] = round(result[name]["ccc"], 5)
-    config.save_pretrained(folder)
-    model_card(config).save(folder / "README.md")
+def update_card(folder: Path, result: dict, measured) -> None:
+    """Put the figures of the model with the config `measured` into the folder's config, from which cards are made, and
+    write its card anew."""
+    with locked_if_shared(folder):
+        config = AutoConfig.from_pretrained(folder)
+        if (config.training, config.id2label) != (measured.training, measured.id2label):
+            raise OSError(f"--update_card: the model in {folder} was replaced while it was measured: measure it again.")
+        keys = ("data", "data_config", "split", "expressions", "rows", "truth", *CARD_METRICS)
+        config.evaluation = {key: result[key] for key in keys if defined(result.get(key)) is not None}
+        for name in ("valence", "arousal"):
+            if name in result and defined(result[name]["ccc"]) is not None:
+                config.evaluation[f"{name}_ccc"] = round(result[name]["ccc"], 5)
+        with written_beside(folder) as beside:
+            config.save_pretrained(beside)
+            model_card(config).save(beside / "README.md")
 
 
 def load_model(args) -> tuple[nn.Module, object, list[str]]:

@@ -1,26 +1,34 @@
 """How networks are trained: the loop, what may run beside and after it, an expert's calibration and its folder."""
 
 import hashlib
+import itertools
 import json
 import math
 import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast, set_seed
+from accelerate.utils import broadcast, broadcast_object_list, set_seed
 from affectnet_plus.modeling import INPUT_SETTINGS, ImageError, SoftLabelModel, image_processor_for
 from affectnet_plus.training.arguments import stop, stop_at_image
 from affectnet_plus.training.calibration import fit_calibration
 from affectnet_plus.training.checkpoints import (
     BEST_FILE,
     find_checkpoints,
+    finish_moves,
+    held,
+    locked,
+    locked_if_shared,
     read_state,
     remove_checkpoints,
     save_checkpoint,
@@ -29,7 +37,6 @@ from affectnet_plus.training.checkpoints import (
 from affectnet_plus.training.data import FaceDataset, PermutationSampler, Split, check_enough_rows
 from affectnet_plus.training.initial_weights import load_weights, parts_of, read_weights
 from affectnet_plus.training.metrics import OneVsRest, defined, js_divergence
-from filelock import FileLock
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
@@ -41,7 +48,11 @@ from transformers import AutoConfig, AutoModelForImageClassification, get_schedu
 
 from affectnet_plus import EXPRESSIONS
 
-PATIENCE = InitProcessGroupKwargs(timeout=timedelta(days=7))  # of a process that waits for others, e.g. for the cache
+_PATIENCE = timedelta(days=7)  # of processes that wait for what one prepares for all
+_SMALLEST_SCALE = 1e-4  # of an fp16 loss, which starts at 65536: below it, no scale will do
+_CURE = (
+    "nothing can be learned from here: take a lower --learning_rate, or --mixed_precision no or bf16 instead of fp16."
+)
 
 
 @dataclass
@@ -77,9 +88,12 @@ class Run:
 def create_accelerator(args, fold_args) -> Accelerator:
     if fold_args.fold_per_rank:
         _leave_the_other_ranks(fold_args)
+    if args.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.use_deterministic_algorithms(True)  # cuDNN's are those, too, then
+        torch.backends.cudnn.benchmark = False  # which would choose among them by their speed
     accelerator = Accelerator(
         cpu=args.use_cpu,
-        kwargs_handlers=[PATIENCE],
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         log_with=args.report_to,
         project_dir=args.output_dir,
@@ -87,6 +101,40 @@ def create_accelerator(args, fold_args) -> Accelerator:
     if args.report_to and not accelerator.log_with:
         raise ValueError(f"--report_to {args.report_to} is not installed here: pip install {args.report_to}")
     return accelerator
+
+
+@contextmanager
+def main_process_prepares(accelerator: Accelerator):
+    """The main process goes first, e.g. to fill the cache that the others will find, and may take days; all go on
+    together. Everywhere else a process that waits for long waits for one that hangs: usual timeouts hold there."""
+    if not dist.is_initialized():
+        with accelerator.main_process_first():
+            yield
+        return
+    patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    try:
+        if not accelerator.is_main_process:
+            dist.barrier(patient)
+        yield
+    finally:  # what stops the main process, the others see as well
+        if accelerator.is_main_process:
+            dist.barrier(patient)
+    dist.barrier(patient)
+    dist.destroy_process_group(patient)
+
+
+def _as_main_process(accelerator: Accelerator, decide: Callable):
+    """What `decide` gives on the main process, or the error that it raises there, on all of them."""
+    answer = None
+    if accelerator.is_main_process:
+        try:
+            answer = decide()
+        except (ValueError, OSError) as error:
+            answer = error
+    (answer,) = broadcast_object_list([answer])
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _leave_the_other_ranks(fold_args) -> None:
@@ -116,28 +164,43 @@ def plan_runs(
         output_dir = Path(args.output_dir) / (f"fold-{fold}" if fold is not None else "")
         rows = train if fold is None else train.without_fold(fold, fold_args.num_folds)
         check_enough_rows(rows, evaluation, expressions, "" if fold is None else f" without fold {fold}")
-        check_same_network(output_dir, config)
         settings = run_settings(data_args, args, kind_args, rows, accelerator) | (more or {})
         if fold is not None:
             settings |= {"num_folds": fold_args.num_folds, "left_out_fold": fold}
         weights = read_weights(kind_args.init_from, config, settings)
         if weights:
             settings["init_from"] = [w["said"] for w in weights]
-        left, checkpoints = list(parts), {}
-        if args.resume_from_checkpoint:
-            records, checkpoints = records_in(output_dir), find_checkpoints(output_dir, args.resume_from_checkpoint)
-            left = [name for name in parts if not settings.items() <= records.get(name, {}).items()]
-            for part in left:
-                if part in checkpoints:
-                    saved = read_state(checkpoints[part])["settings"]
-                    check_same_settings(checkpoints[part], saved, settings | shares_of_a_step(accelerator, args))
-                elif part in records:
-                    check_same_settings(output_dir, records[part], settings)
+        of_step = settings | shares_of_a_step(accelerator, args)
+        decide = partial(_left_to_train, output_dir, list(parts), args, config, settings, of_step)
+        left, checkpoints = _as_main_process(accelerator, decide)
         run = (accelerator, args, config, model_class, output_dir, rows, evaluation, settings, weights)
         runs.append(Run(*run, checkpoints, left))
         if accelerator.is_main_process:
             output_dir.mkdir(parents=True, exist_ok=True)
     return runs
+
+
+def _left_to_train(
+    output_dir: Path, parts: list[str], args, config, settings: dict, settings_of_step: dict
+) -> tuple[list[str], dict[str, Path]]:
+    """Which parts are still to be trained, and their checkpoints; `ValueError` where that would mix this run with
+    another, or overwrite something unasked."""
+    with locked_if_shared(output_dir):
+        finish_moves(output_dir)
+        check_same_network(output_dir, config)
+        records = records_in(output_dir)
+        checkpoints = find_checkpoints(output_dir, args.resume_from_checkpoint or "latest")
+        if not args.resume_from_checkpoint:
+            if not args.overwrite_output_dir:
+                check_nothing_is_lost(output_dir, parts, records, checkpoints, settings)
+            return parts, {}
+        left = [name for name in parts if not settings.items() <= records.get(name, {}).items()]
+        for part in left:
+            if part in checkpoints:
+                check_same_settings(checkpoints[part], read_state(checkpoints[part])["settings"], settings_of_step)
+            elif part in records:
+                check_same_settings(output_dir, records[part], settings)
+        return left, checkpoints
 
 
 def train_runs(
@@ -172,7 +235,9 @@ def train_runs(
     except ImageError as error:
         stop_at_image(error)
     if repo_id:
-        AutoModelForImageClassification.from_pretrained(args.output_dir).push_to_hub(repo_id, private=True)
+        with locked_if_shared(Path(args.output_dir)):
+            model = AutoModelForImageClassification.from_pretrained(args.output_dir)
+        model.push_to_hub(repo_id, private=True)
     accelerator.end_training()
 
 
@@ -195,8 +260,10 @@ def train_network(
     Args:
         part, number: what it is called, and its place among the parts; seeds follow from the place.
         create: makes the network, (B, 3, H, W) -> (B, outputs).
-        loss_function: (outputs, targets) -> scalar.
-        train_targets: float32 (rows, n).
+        loss_function: (outputs, targets) -> scalar, the mean over a batch. Where `train_targets` has NaN, it is given
+            `known` as well: (n,), by how many known values of each target a sum over the batch is to be divided, so
+            that the step is that of one process and one batch.
+        train_targets: float32 (rows, n); NaN where unknown.
         groups, turns: rows that are drawn from in turn, and how often each in a round (`PermutationSampler`).
         measure: figures of validation from its outputs (rows, outputs).
         auto_augment: a policy of timm, in place of the usual augmentation.
@@ -216,8 +283,8 @@ def train_network(
     network = create()
     if run.initial_weights:
         load_weights(network, run.initial_weights, run.config, part, run.train.labels)
-    decayed = param_groups_weight_decay(network, args.weight_decay)  # all but biases and norms
-    optimizer = torch.optim.AdamW(decayed, lr=args.learning_rate)
+    groups_of_weights = param_groups_weight_decay(network, args.weight_decay, no_weight_decay_list=not_decayed(network))
+    optimizer = torch.optim.AdamW(groups_of_weights, lr=args.learning_rate)
     warmup_steps = args.warmup_steps if args.warmup_steps >= 1 else args.warmup_steps * max_steps
     scheduler = get_scheduler(  # Accelerate steps it once per process
         args.lr_scheduler_type,
@@ -256,26 +323,40 @@ def train_network(
         named = {f"{run.tracked_as}{part}/{name}": value for name, value in figures.items()}
         accelerator.log(named, run.first_step + step)
 
+    def look(bare: torch.nn.Module) -> np.ndarray:
+        """Its outputs on validation; the run ends where there are none."""
+        if ema:
+            _agree_on_buffers(accelerator, bare)
+        check_weights(accelerator.unwrap_model(bare), part, step)
+        outputs = predict(accelerator, bare, eval_loader)
+        if wrong := int((~np.isfinite(outputs)).any(axis=1).sum()):
+            stop(f"{part}: after step {step} the network gives no numbers for {wrong} of {len(outputs)} faces, {_CURE}")
+        return outputs
+
+    unknown = bool(np.isnan(train_targets).any())
+    batches = enumerate(train_loader, start=step * args.gradient_accumulation_steps)
     progress = tqdm(total=max_steps, initial=step, desc=part, disable=not accelerator.is_local_main_process)
     network.train()
-    for batch_number, batch in enumerate(train_loader, start=step * args.gradient_accumulation_steps):
-        with accelerator.accumulate(network):
+    while step < max_steps:
+        of_step = []  # all batches of a step at once: they share what is known, and fp16 may need them again
+        for batch_number, batch in itertools.islice(batches, args.gradient_accumulation_steps):
             pixel_values, targets = batch["pixel_values"], batch["targets"]
             if alter_batch:
                 batch_seed = (seed * 1_000_003 + batch_number) * accelerator.num_processes + accelerator.process_index
                 pixel_values, targets = alter_batch(pixel_values, targets, batch_seed)
-            outputs = network(pixel_values)  # (B, outputs)
-            loss = loss_function(outputs, targets)
-            accelerator.backward(loss)
-            if accelerator.sync_gradients and args.max_grad_norm:
-                accelerator.unscale_gradients()
-                for backbone in parts_of(accelerator.unwrap_model(network)):  # each learns as if it were alone
-                    torch.nn.utils.clip_grad_norm_(backbone.parameters(), args.max_grad_norm)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-        if not accelerator.sync_gradients:
-            continue
+            of_step.append((pixel_values, targets))
+        known = {"known": known_per_batch(accelerator, [targets for _, targets in of_step])} if unknown else {}
+        go = partial(
+            _optimizer_step, accelerator, network, optimizer, partial(loss_function, **known), of_step,
+            args.max_grad_norm,
+        )  # fmt: skip
+        loss = go()
+        while accelerator.optimizer_step_was_skipped:  # fp16: gradients overflowed, and their scale is lower now
+            check_finite(loss, part, step + 1)
+            if accelerator.scaler.get_scale() < _SMALLEST_SCALE:
+                stop(f"{part}: the gradients of step {step + 1} are not finite at any scale, {_CURE}")
+            loss = go()
+        scheduler.step()
         step += 1
         if ema:
             ema.update(accelerator.unwrap_model(network), step=step)
@@ -288,9 +369,7 @@ def train_network(
         if step == max_steps:
             break
         if step % steps_per_epoch == 0 and args.eval_strategy == "epoch":
-            if ema:
-                _agree_on_buffers(accelerator, kept)
-            figures = measure(predict(accelerator, kept, eval_loader))
+            figures = measure(look(kept))
             track(figures)
             if best_by and _is_better(figures, best, best_by):
                 best = {"step": step, best_by[0]: figures[best_by[0]]}
@@ -302,14 +381,13 @@ def train_network(
         every = steps_per_epoch if args.checkpointing_steps == "epoch" else args.checkpointing_steps
         if every != "no" and step % int(every) == 0:
             check_finite(loss, part, step)
+            check_weights(accelerator.unwrap_model(network), part, step)
             settings = run.settings | shares_of_a_step(accelerator, args)
             state = {"part": part, "step": step, "settings": settings, "best": best}
             save_checkpoint(accelerator, output_dir, state, best_file if best else None)
     progress.close()
 
-    if ema:
-        _agree_on_buffers(accelerator, kept)
-    outputs = predict(accelerator, kept, eval_loader)
+    outputs = look(kept)
     figures = measure(outputs)
     track(figures)
     record = {"seed": seed, "draws": draws, "steps": max_steps}
@@ -319,6 +397,45 @@ def train_network(
         outputs = predict(accelerator, kept, eval_loader)
         record["best_step"] = best["step"]
     return kept, outputs, record
+
+
+def not_decayed(network: torch.nn.Module) -> set[str]:
+    """Names of the weights that timm's models say no decay is good for (tokens, tables of positions); biases and norms
+    are known by their shape."""
+    backbones = parts_of(network)
+    return {
+        f"{prefix}.{name}".removeprefix(".")
+        for prefix, module in network.named_modules()
+        if any(module is backbone for backbone in backbones) and hasattr(module, "no_weight_decay")
+        for name in module.no_weight_decay()
+    }
+
+
+def known_per_batch(accelerator: Accelerator, targets: list[torch.Tensor]) -> torch.Tensor:
+    """(n,) known values of each target (B, n) in all batches of a step, of all ranks, divided by the number of these
+    batches: sums that are divided by it have as their mean, which is what Accelerate forms, the mean of the step."""
+    counts = sum((~of_batch.isnan()).sum(dim=0) for of_batch in targets)
+    return accelerator.reduce(counts.float(), "mean") / len(targets)
+
+
+def _optimizer_step(
+    accelerator, network, optimizer, loss_function, batches: list, max_grad_norm: float
+) -> torch.Tensor:
+    """One step on batches of (pixel_values, targets); returns their mean loss."""
+    losses = []
+    for number, (pixel_values, targets) in enumerate(batches, start=1):
+        with accelerator.no_sync(network) if number < len(batches) else nullcontext():
+            outputs = network(pixel_values)  # (B, outputs)
+            loss = loss_function(outputs, targets)
+            accelerator.backward(loss)
+        losses.append(loss.detach())
+    if max_grad_norm:
+        accelerator.unscale_gradients()
+        for backbone in parts_of(accelerator.unwrap_model(network)):  # each learns as if it were alone
+            torch.nn.utils.clip_grad_norm_(backbone.parameters(), max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    return torch.stack(losses).mean()
 
 
 def _agree_on_buffers(accelerator: Accelerator, network: torch.nn.Module) -> None:
@@ -429,7 +546,7 @@ def one_vs_rest(expressions: list[str], scores: np.ndarray, labels: np.ndarray) 
 
 def complete_folder(run: Run, expression: str, network: torch.nn.Module, fitted: dict, record: dict) -> None:
     """Save the model of all expressions that the folder held and this one; whole at every moment."""
-    with FileLock(run.output_dir / ".lock"):  # another run may bring another expression
+    with locked(run.output_dir):  # another run may bring another expression
         check_same_network(run.output_dir, run.config)
         there = (run.output_dir / "config.json").exists()
         held = run.model_class.from_pretrained(run.output_dir) if there else None
@@ -453,7 +570,9 @@ def complete_folder(run: Run, expression: str, network: torch.nn.Module, fitted:
 def evaluate_folder(run: Run) -> None:
     """Measure the model as it was saved: metrics.json with AUROC, accuracy and, where there are soft labels, JS."""
     accelerator, args, evaluation = run.accelerator, run.args, run.evaluation
-    model = run.model_class.from_pretrained(run.output_dir)
+    with held(accelerator, run.output_dir):
+        model = run.model_class.from_pretrained(run.output_dir)
+        measured = (run.output_dir / "config.json").read_bytes()
     expressions = model.config.expressions
     dataset = FaceDataset(evaluation, model.image_processor)
     loader = accelerator.prepare(
@@ -473,7 +592,10 @@ def evaluate_folder(run: Run) -> None:
             metrics["js_divergence"] = js_divergence(scores, evaluation.soft_labels)
     metrics["rows"] = len(labels)
     said = json.dumps(defined(metrics), indent=1)
-    (run.output_dir / "metrics.json").write_text(said)
+    with locked_if_shared(run.output_dir):
+        if (run.output_dir / "config.json").read_bytes() == measured:  # or another run measures what it has brought
+            with written_beside(run.output_dir) as folder:
+                (folder / "metrics.json").write_text(said)
     print(said)
 
 
@@ -516,6 +638,7 @@ def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelera
         "warmup_steps": args.warmup_steps,
         "seed": args.seed,
         "mixed_precision": accelerator.mixed_precision,
+        "deterministic": args.deterministic,
     }
 
 
@@ -527,10 +650,15 @@ def shares_of_a_step(accelerator: Accelerator, args) -> dict:
 def check_finite(loss: torch.Tensor, part: str, step: int) -> None:
     """End the run where it has diverged, before anything is saved of it."""
     if not torch.isfinite(loss):
-        stop(
-            f"{part}: the loss of step {step} is {loss.item()}, nothing can be learned from here: take a lower "
-            "--learning_rate, or --mixed_precision no or bf16 instead of fp16."
-        )
+        stop(f"{part}: the loss of step {step} is {loss.item()}, {_CURE}")
+
+
+def check_weights(network: torch.nn.Module, part: str, step: int) -> None:
+    """The same for the weights: a loss can be finite that was measured before the step which broke them."""
+    floats = {name: values for name, values in network.state_dict().items() if values.is_floating_point()}
+    finite = torch.stack([values.isfinite().all() for values in floats.values()]).tolist()
+    if broken := [name for name, is_finite in zip(floats, finite, strict=True) if not is_finite]:
+        stop(f"{part}: after step {step} {len(broken)} of {len(floats)} tensors ({broken[0]}) are not finite, {_CURE}")
 
 
 def check_outputs(outputs: np.ndarray, model: str) -> None:
@@ -562,12 +690,36 @@ def records_in(output_dir: Path) -> dict[str, dict]:
     return AutoConfig.from_pretrained(output_dir).training if there else {}
 
 
+def check_nothing_is_lost(
+    output_dir: Path, parts: list[str], records: dict[str, dict], checkpoints: dict[str, Path], settings: dict
+) -> None:
+    """A run that trains `parts` anew replaces no finished one and no checkpoint of theirs without being told to."""
+    finished, begun = ([part for part in parts if part in there] for there in (records, checkpoints))
+    if not finished and not begun:
+        return
+    if finished:
+        names = f"finished experts ({', '.join(finished)})" if finished[0] in EXPRESSIONS else "a finished model"
+        differing = _differing(records[finished[0]], settings)
+    else:
+        names = f"{checkpoints[begun[0]].name} of a run that was not finished"
+        differing = _differing(read_state(checkpoints[begun[0]])["settings"], settings)
+    others = f", of other settings: {', '.join(differing)}" if differing else ""
+    raise ValueError(
+        f"{output_dir} holds {names}{others}. Name another --output_dir; or go on there, keeping what is finished, by "
+        "--resume_from_checkpoint latest with the same settings; or train anew by --overwrite_output_dir (only what "
+        "is trained is replaced: one expert, say, by --expressions)."
+    )
+
+
 def check_same_settings(folder: Path, saved: dict, settings: dict) -> None:
-    differing = [
-        f"{key} (was {saved.get(key)}, now {settings[key]})" for key in settings if saved.get(key) != settings[key]
-    ]
-    if differing:
+    if differing := _differing(saved, settings):
+        longer = {"num_train_epochs", "max_train_steps"} & {part.split()[0] for part in differing}
+        cure = " To train a finished network for longer, start a new run from its weights: --init_from."
         raise ValueError(
-            f"{folder} comes from a run with other settings: {', '.join(differing)}. "
-            "Take the same ones, or leave --resume_from_checkpoint out to train anew."
+            f"{folder} comes from a run with other settings: {', '.join(differing)}. Take the same ones, or train anew "
+            f"by --overwrite_output_dir in place of --resume_from_checkpoint.{cure if longer else ''}"
         )
+
+
+def _differing(saved: dict, settings: dict) -> list[str]:
+    return [f"{key} (was {saved.get(key)}, now {settings[key]})" for key in settings if saved.get(key) != settings[key]]

@@ -63,13 +63,13 @@ def _own_folder(path: Path, number: int, backbones: list[str], settings: dict) -
 
 
 def _read(path: Path, settings: dict, wanted) -> dict:
-    file = path / _WEIGHTS if path.is_dir() else path
+    config = json.loads((path / "config.json").read_text()) if (path / "config.json").is_file() else {}
+    file = path / config.get("transformers_weights", _WEIGHTS) if path.is_dir() else path
     if not file.is_file():
         folds = ", which has folds: give --num_folds as well" if list(path.glob("fold-*")) else ""
         raise ValueError(f"--init_from {path}: no {_WEIGHTS} there{folds}.")
     expressions, sampler = None, "none"
-    if (path / "config.json").is_file():
-        config = json.loads((path / "config.json").read_text())  # ours, or one of timm's own folders
+    if config:  # ours, or one of timm's own folders
         _check_left_out(path, config.get("training") or {}, settings)
         if config.get("activation", "softmax") == "softmax":  # others than ours do not say
             expressions = list(config.get("id2label", {}).values())

@@ -27,7 +27,7 @@ from affectnet_plus.modeling import FusedConfig, ImageError
 from affectnet_plus.training.arguments import DataArguments, parse_arguments, stop, stop_at_image
 from affectnet_plus.training.checkpoints import written_beside
 from affectnet_plus.training.data import FaceDataset, Split, images_in, load_rows, load_split, split_to_label
-from affectnet_plus.training.experts import PATIENCE, check_outputs
+from affectnet_plus.training.experts import check_outputs, main_process_prepares
 from affectnet_plus.training.fusion import fit_fusion, fused_model
 from affectnet_plus.training.metrics import js_divergence, ranks_of
 from affectnet_plus.training.slices import subsets_of_ranks
@@ -99,9 +99,9 @@ def main():
     output_dir = Path(args.output_dir)
     # Everything the user can mend is said here, before any long work.
     try:
-        accelerator = Accelerator(cpu=args.use_cpu, kwargs_handlers=[PATIENCE])
+        accelerator = Accelerator(cpu=args.use_cpu)
         folds = find_folds(args)
-        with accelerator.main_process_first():  # the others find the cache
+        with main_process_prepares(accelerator):  # the others find the cache
             splits = load(data_args, args)
             evaluation = None if args.model else load_evaluation(data_args)
         settings = label_settings(data_args, args, splits, folds, accelerator)

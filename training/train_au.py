@@ -34,6 +34,7 @@ from affectnet_plus.training.data import Split, load_splits
 from affectnet_plus.training.experts import (
     Run,
     create_accelerator,
+    main_process_prepares,
     plan_runs,
     start_pushing,
     train_expert,
@@ -85,7 +86,7 @@ def main():
         check_backbone(config.backbone, config.network_size)
         args = args.with_recipe("experts", au_args.pretrained)
         accelerator = create_accelerator(args, fold_args)
-        with accelerator.main_process_first():  # the others find the cache
+        with main_process_prepares(accelerator):  # the others find the cache
             if au_args.pretrained:
                 MultiHeadClassifier(config, expressions[0], pretrained=True)
             train, evaluation = load_splits(data_args)

@@ -27,6 +27,7 @@ from affectnet_plus.training.data import load_splits
 from affectnet_plus.training.experts import (
     Run,
     create_accelerator,
+    main_process_prepares,
     plan_runs,
     start_pushing,
     train_expert,
@@ -62,7 +63,7 @@ def main():
             check_backbone(backbone, config.network_size)
         args = args.with_recipe("experts", ebc_args.pretrained)
         accelerator = create_accelerator(args, fold_args)
-        with accelerator.main_process_first():  # the others find the cache
+        with main_process_prepares(accelerator):  # the others find the cache
             if ebc_args.pretrained:
                 BinaryEnsemble(config, pretrained=True)
             train, evaluation = load_splits(data_args)

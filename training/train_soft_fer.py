@@ -45,6 +45,7 @@ from affectnet_plus.training.experts import (
     Run,
     create_accelerator,
     finish_network,
+    main_process_prepares,
     plan_runs,
     start_pushing,
     train_network,
@@ -189,7 +190,7 @@ def main():
         args = args.with_recipe("Soft-FER", model_args.pretrained)
         taught_by = {"teacher": f"{Path(model_args.teacher).name} (sha256 {digest_of(teacher)})"} if teacher else {}
         accelerator = create_accelerator(args, fold_args)
-        with accelerator.main_process_first():  # the others find the cache
+        with main_process_prepares(accelerator):  # the others find the cache
             if model_args.pretrained:
                 create_backbone(config.backbone, len(EXPRESSIONS), config.network_size, pretrained=True)
             train, evaluation = load_splits(data_args, with_soft_labels=model_args.target != "hard")
@@ -230,14 +231,10 @@ def compare_subsets(runs: list[Run], data_args) -> None:
         )  # fmt: skip
         results[name] = evaluate(accelerator, data_args, asked, load_model(asked), split, *known)
     if accelerator.is_main_process:
-        print(
-            write_comparison(
-                Path(args.output_dir).parent,
-                results,
-                {run.output_dir.name: len(run.train) for run in runs},
-                f"{runs[0].config.backbone}, --target {runs[0].settings['target']}",
-            )
-        )
+        rows = {run.output_dir.name: len(run.train) for run in runs}
+        with written_beside(Path(args.output_dir).parent) as folder:
+            network = f"{runs[0].config.backbone}, --target {runs[0].settings['target']}"
+            print(write_comparison(folder, results, rows, network))
 
 
 def load_teacher(model_args: SoftFerArguments, config: SoftFerConfig) -> SoftLabelModel | None:
@@ -348,16 +345,20 @@ class Network(nn.Module):
         return self.backbone(network_input(pixel_values, self.config)).float()
 
 
-def loss_of(outputs: Tensor, targets: Tensor, config: SoftFerConfig, valence_arousal_weight: float) -> Tensor:
-    """Outputs and targets (B, 8), or (B, 10) with valence and arousal, which may be NaN."""
+def loss_of(
+    outputs: Tensor, targets: Tensor, config: SoftFerConfig, valence_arousal_weight: float, known: Tensor | None = None
+) -> Tensor:
+    """Outputs and targets (B, 8), or (B, 10) with valence and arousal, which may be NaN; their errors are divided by
+    the number that is `known` (10,), as in `multi_head_loss`."""
     (expressions, affect), (of_expressions, of_affect) = (
         x.tensor_split([len(EXPRESSIONS)], 1) for x in (outputs, targets)
     )
     loss = soft_fer_loss(expressions, of_expressions, config.activation)
     if config.valence_arousal:
-        known = ~of_affect.isnan()
-        errors = F.mse_loss(affect.tanh(), of_affect.nan_to_num(), reduction="none")
-        loss = loss + valence_arousal_weight * (errors * known).sum() / known.sum().clamp(min=1)
+        is_known = ~of_affect.isnan()
+        number = (is_known if known is None else known[len(EXPRESSIONS) :]).sum()
+        errors = F.mse_loss(affect.tanh(), of_affect.nan_to_num(), reduction="none") * is_known
+        loss = loss + valence_arousal_weight * errors.sum() / number.clamp(min=1e-6)  # 0 / 0 is 0
     return loss
 
 
