@@ -27,8 +27,8 @@ from affectnet_plus.training.calibration import fit_calibration
 from affectnet_plus.training.data import FaceDataset, Split, known_truth, load_split, read_soft_labels
 from affectnet_plus.training.experts import predict
 from affectnet_plus.training.fusion import fit_fusion, fused_model
-from affectnet_plus.training.label import DECIMALS
 from affectnet_plus.training.metrics import SoftLabels
+from affectnet_plus.training.write_release import DECIMALS
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax, logit, softmax
 from sklearn.metrics import roc_auc_score
@@ -346,9 +346,9 @@ def calibrated(labels: np.ndarray, fitting: np.ndarray, measured: np.ndarray, mo
     for i, name in enumerate(EXPRESSIONS):
         is_expression = labels[fitting] == i
         for expert, log_odds in ((model.ebc, views[0]["ebc"][fitting, i]), (model.au, views[0]["au"][fitting, i])):
-            expert.config.calibration[name] = fit_calibration(log_odds, is_expression, "validation")
+            expert.config.calibration[name] = fit_calibration(log_odds, is_expression)
     fitted = scores_of(model, views, fitting)
-    fit_fusion(model, logit(fitted["ebc"]), logit(fitted["au"]), labels[fitting], "validation")
+    fit_fusion(model, logit(fitted["ebc"]), logit(fitted["au"]), labels[fitting])
     return scores_of(model, views, measured)
 
 
