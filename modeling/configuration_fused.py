@@ -17,8 +17,11 @@ class FusedConfig(SoftLabelConfig):
         entry. How the two are fused is affectnet-plus's own choice; the paper's way is not known here.
     mirrored (`bool`):
         Log-odds of both models are the mean of those of the image and of its mirror image, at twice the time.
+    calibration (`dict[str, dict]`):
+        The two are calibrated each for itself, to the same class frequencies. Where their mixture shall be calibrated
+        to others, per expression `log_odds_shift`, logit(`prior`) - logit(the experts' prior).
 
-    The two are calibrated each for itself; the rest is `SoftLabelConfig`'s.
+    The rest is `SoftLabelConfig`'s.
     """
 
     model_type = "affectnet_plus_fused"
@@ -41,6 +44,15 @@ class FusedConfig(SoftLabelConfig):
             setattr(self, key, getattr(self.ebc, key))
         super().__post_init__(**kwargs)
         self.ebc_weights = dict(self.ebc_weights or {})
+
+    @property
+    def prior_of_experts(self) -> dict[str, float] | None:
+        """What both are calibrated to before `calibration` is applied to their mixture."""
+        return self.ebc.prior if self.au.prior else None
+
+    @property
+    def prior(self) -> dict[str, float] | None:
+        return super().prior or self.prior_of_experts
 
 
 def _config(config, cls):

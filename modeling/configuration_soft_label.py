@@ -18,7 +18,8 @@ class SoftLabelConfig(PreTrainedConfig):
         standardise it by its own mean and standard deviation, enlarge it to `upscale` times its side.
     calibration (`dict[str, dict]`):
         Per expression what was fitted on validation: log-odds are divided by `temperature` (above 0), then
-        `log_odds_shift` is added. An expression without an entry has 1 and 0.
+        `log_odds_shift` is added. An expression without an entry has 1 and 0. `prior` is how frequent the expression
+        is where scores mean what they say, `validation_frequency` how frequent it was where they were fitted.
     training (`dict[str, dict]`):
         Per expression how it was trained: sampler, seed, steps, optimiser, data, validation figures.
     evaluation (`dict`):
@@ -60,6 +61,12 @@ class SoftLabelConfig(PreTrainedConfig):
         if not cls.__module__.startswith("transformers_modules"):
             config_dict = {k: v for k, v in config_dict.items() if k not in ("auto_map", "custom_pipelines")}
         return super().from_dict(config_dict, **kwargs)
+
+    @property
+    def prior(self) -> dict[str, float] | None:
+        """Per expression the class frequency that its score is calibrated to; None where that was not recorded."""
+        known = {name: self.calibration.get(name, {}).get("prior") for name in self.expressions}
+        return None if None in known.values() else known
 
     @property
     def network_size(self) -> int:

@@ -21,7 +21,7 @@ fer("face.jpg")
 
 Input: a face crop, RGB, scaled to {size} x {size} pixels, to [0, 1], then normalised with mean {mean} and standard
 deviation {std}{then}. No face detector is included.
-{notes}
+{prior}{notes}
 ## Method
 
 {method}
@@ -96,6 +96,7 @@ def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
             activation=activation,
             affect=affect,
         ),
+        prior=_prior(config),
         notes=f"\n{config.notes}\n" if config.notes else "",
         training=_training(config),
         fitted=f" Figures on validation come from the rows on which {fitted}." if (fitted := _fitted(config)) else "",
@@ -142,6 +143,20 @@ def _then(config) -> str:
     if getattr(config, "mirrored", False):
         steps.append("Scores are those of the image and its mirror image together")
     return "".join(f". {step}" for step in steps)
+
+
+def _prior(config) -> str:
+    """The class frequencies that scores are calibrated to; nothing of a model that was not calibrated."""
+    experts = getattr(config, "ebc", config)
+    if not experts.calibration:
+        return ""
+    if config.prior is None:
+        return "\nWhich class frequencies scores are calibrated to is unknown (before priors were recorded).\n"
+    frequencies = ", ".join(f"{name} {prior:.4f}" for name, prior in config.prior.items())
+    return (
+        f"\nScores are calibrated to faces with these class frequencies (prior): {frequencies}. For faces with others, "
+        "add logit(their\nfrequency) - logit(this one) to the log-odds of each expression; `label.py --prior` does.\n"
+    )
 
 
 def _fitted(config) -> str:

@@ -16,14 +16,15 @@ from .soft_label_model import SoftLabelModel
 @dataclass
 class FusedOutput(ImageClassifierOutput):
     """`logits` (B, expressions), whose sigmoid is the fused soft label; `ebc_logits` and `au_expert_logits`
-    (B, expressions), those of the two models before fusing; `loss` where `labels` were given."""
+    (B, expressions), those of the two models before fusing, under the same prior; `loss` where `labels` were given."""
 
     ebc_logits: Tensor | None = None
     au_expert_logits: Tensor | None = None
 
 
 class FusedForImageClassification(SoftLabelModel):
-    """Score of an expression = w * EBC + (1 - w) * AU, w fitted on validation (`FusedConfig`)."""
+    """Score of an expression = w * EBC + (1 - w) * AU, w fitted on validation (`FusedConfig`), then brought to the
+    prior in `config.calibration` where that is another than the experts'."""
 
     config_class = FusedConfig
 
@@ -40,7 +41,7 @@ class FusedForImageClassification(SoftLabelModel):
             mirror_image = pixel_values.flip(dims=(3,))
             ebc, au = (ebc + self.ebc(mirror_image).logits) / 2, (au + self.au(mirror_image).logits) / 2
         weights = ebc.new_tensor([self.config.ebc_weights.get(name, 0.5) for name in self.config.expressions])
-        logits = mixed_log_odds(ebc, au, weights)
+        logits, ebc, au = (self.calibrate(log_odds) for log_odds in (mixed_log_odds(ebc, au, weights), ebc, au))
         loss = None if labels is None else F.binary_cross_entropy_with_logits(logits, labels.to(logits))
         return FusedOutput(loss=loss, logits=logits, ebc_logits=ebc, au_expert_logits=au)
 

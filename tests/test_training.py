@@ -15,11 +15,13 @@ from affectnet_plus.modeling import EBCConfig
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training import train_ebc
 from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.calibration import fit_calibration
-from affectnet_plus.training.data import PermutationSampler, known_truth, load_split
+from affectnet_plus.training.calibration import fit_calibration, reexpress
+from affectnet_plus.training.data import PermutationSampler, Split, images_in, known_truth, load_split
+from affectnet_plus.training.evidence import fit_precision, posterior_of
 from affectnet_plus.training.metrics import OneVsRest, SoftLabels, defined, js_divergence, js_divergences
 from PIL import Image
 from runs import ACCELERATE, SMALL, TRAINING, assert_same_weights, command, train, weights
+from scipy.special import expit, logit
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from transformers import AutoModelForImageClassification, pipeline
@@ -212,12 +214,21 @@ def test_bad_input_is_one_sentence(flags, says, release, ferplus, broken, tmp_pa
     assert not (tmp_path / "ebc" / "config.json").exists()
 
 
-def test_bad_value_in_a_file_is_said_too(ferplus, tmp_path, monkeypatch, capsys):
-    (tmp_path / "run.yaml").write_text("output_dir: ebc\nprior: uniform\n")
+@pytest.mark.parametrize(
+    ("prior", "says"),
+    [
+        ("uniform", "--prior takes train, validation, balanced, or a number for each of neutral happy"),
+        ("[0.5, 0.5]", "or a number for each of neutral happy"),
+        ("[0.3, 0.3, 0.3, 0.3, 0.1, 0.1, 0.1, 0.1]", "sum to 1, these to 1.6"),
+        ("[1, 0, 0, 0, 0, 0, 0, 0]", "above 0 and below 1"),
+    ],
+)
+def test_bad_value_in_a_file_is_said_too(prior, says, tmp_path, monkeypatch, capsys):
+    (tmp_path / "run.yaml").write_text(f"output_dir: ebc\nprior: {prior}\n")
     monkeypatch.setattr(sys, "argv", ["train_ebc.py", str(tmp_path / "run.yaml")])
     with pytest.raises(SystemExit):
         train_ebc.main()
-    assert "invalid choice: 'uniform'" in capsys.readouterr().err
+    assert says in capsys.readouterr().err
 
 
 def test_any_release_is_recognised_and_its_broken_rows_can_be_left_out(tmp_path):
@@ -336,16 +347,108 @@ def test_calibration_finds_what_generated_the_labels():
     log_odds = rng.normal(0, 2, (40_000, 3))
     true = log_odds @ [0.6, 0.4, 0.0] / 0.8 - 1.5
     is_expression = rng.random(len(true)) < 1 / (1 + np.exp(-true))
-    fitted = fit_calibration(log_odds, is_expression, "validation")
+    fitted = fit_calibration(log_odds, is_expression)
     assert fitted["backbone_weights"] == pytest.approx([0.6, 0.4, 0.0], abs=0.03)
     assert fitted["temperature"] == pytest.approx(0.8, abs=0.04)
     assert fitted["log_odds_shift"] == pytest.approx(-1.5, abs=0.06)
-    assert fit_calibration(log_odds, is_expression, "balanced")["log_odds_shift"] == 0
-    silent = fit_calibration(-np.abs(log_odds), np.arange(len(true)) % 2 == 0, "balanced")
+    assert fitted["prior"] == fitted["validation_frequency"] == is_expression.mean()
+    silent = fit_calibration(-np.abs(log_odds), np.arange(len(true)) % 2 == 0)
     assert np.isfinite(list(silent.values())[1]) and sum(silent["backbone_weights"]) == pytest.approx(1)
-    few = fit_calibration(log_odds[:30], is_expression[:30], "validation")  # say little
+    few = fit_calibration(log_odds[:30], is_expression[:30])  # say little
     assert few["temperature"] == pytest.approx(1, abs=0.25)
     assert few["backbone_weights"] == pytest.approx([1 / 3] * 3, abs=0.15)
+
+
+def test_a_score_is_a_frequency_under_the_prior_of_the_rows_it_is_for():
+    """AffectNet's contempt: an eighth of the validation rows, 1.3 % of the training rows. Twice as many standard
+    deviations apart as in each kind of rows, an ideal classifier's log-odds are 2.5 x - 2.5^2 / 2."""
+    rng = np.random.default_rng(0)
+
+    def rows(number, share):
+        is_contempt = rng.random(number) < share
+        return 2.5 * rng.normal(2.5 * is_contempt) - 2.5**2 / 2, is_contempt
+
+    log_odds, is_contempt = rows(4000, 1 / 8)
+    of_train, in_train = rows(400_000, 0.013)
+    figures = {}
+    for prior in (None, 0.013):
+        fitted = fit_calibration(log_odds[:, None], is_contempt, prior)
+        scores = expit(of_train / fitted["temperature"] + fitted["log_odds_shift"])
+        figures[prior] = scores.mean(), in_train[scores > 0.5].mean(), scores[scores > 0.5].mean()
+    mean, precision, _ = figures[None]
+    assert mean > 0.05 and precision < 0.35  # calibrated to validation, a training row's score means nothing
+    mean, precision, said = figures[0.013]
+    assert mean == pytest.approx(0.013, abs=0.002) and precision == pytest.approx(said, abs=0.04)
+
+
+def test_scores_are_reexpressed_exactly_and_back():
+    rng = np.random.default_rng(0)
+    train, balanced = rng.dirichlet(np.ones(8)).clip(1e-3), np.full(8, 1 / 8)
+    log_odds = rng.normal(0, 12, (500, 8))
+    there = reexpress(expit(log_odds), train, balanced)
+    np.testing.assert_allclose(there, expit(log_odds + logit(balanced) - logit(train)), rtol=1e-6)
+    np.testing.assert_allclose(reexpress(there, balanced, train), expit(log_odds), rtol=1e-6)
+    ends = np.array([[0.0] * 8, [1.0] * 8, [1e-300] * 8])
+    assert np.array_equal(reexpress(ends, np.full(8, 1e-9), np.full(8, 1 - 1e-9))[:2], ends[:2])
+    # One in eight, scored as if it were one in two: the textbook's example by hand, 0.8 = 4 : 1 becomes 4 : 7.
+    assert reexpress(np.array([0.8]), [0.5], [1 / 8])[0] == pytest.approx(4 / 11)
+    with pytest.raises(ValueError, match="above 0 and below 1"):
+        reexpress(ends, np.zeros(8), balanced)
+
+
+def test_posterior_after_one_human_label():
+    scores = np.array([[0.6, 0.2, 0.0], [0.5, 0.5, 0.1], [0.3, 0.1, 0.2]])
+    posterior = posterior_of(scores, np.array([1, -1, 0]), 2.0)
+    np.testing.assert_allclose(posterior[0], [1.2 / 3, 1.4 / 3, 0])
+    np.testing.assert_allclose(posterior[2], [1.6 / 3, 0.2 / 3, 0.4 / 3])
+    assert np.isnan(posterior[1]).all()
+
+
+@pytest.mark.parametrize("precision", [1.0, 6.0])
+def test_prior_precision_is_found_where_there_are_several_votes(precision):
+    rng = np.random.default_rng(0)
+    scores = rng.dirichlet(np.ones(8), 6000)
+    shares = np.array([rng.dirichlet(precision * row + 1e-9) for row in scores])  # of all people, strayed from scores
+    votes = np.array([rng.multinomial(10, row) for row in shares])
+    labels = np.array([rng.choice(8, p=row) for row in shares])
+    assert fit_precision(scores, labels, votes) == pytest.approx(precision, rel=0.2)
+    with pytest.raises(ValueError, match="cannot be fitted"):
+        fit_precision(scores, np.full(6000, -1), votes)
+
+
+def test_copies_of_a_picture_are_in_one_fold_whatever_their_ids_and_splits(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("train", "validation"):
+        (tmp_path / name).mkdir()
+    faces = [Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)) for _ in range(60)]
+    for number, face in enumerate(faces):
+        face.save(tmp_path / f"train/{number}.png")
+        face.save(tmp_path / f"{'train' if number % 2 else 'validation'}/copy-{number}.png")
+    splits = {name: images_in(str(tmp_path / name), "raise") for name in ("train", "validation")}
+    for split in splits.values():
+        split.name = "unlike"  # ids and name would make other folds of them
+    fold_of = {Path(i).name: f for split in splits.values() for i, f in zip(split.ids, split.folds(5), strict=True)}
+    assert all(fold_of[str(number)] == fold_of[f"copy-{number}"] for number in range(60))
+    assert set(fold_of.values()) == set(range(5)) and splits["train"].folds_by == "content"
+    by_id = dict(zip(splits["train"].ids, splits["train"].folds(5, "id"), strict=True))
+    assert sum(by_id[str(n)] != by_id[f"copy-{n}"] for n in range(1, 60, 2)) > 15
+    in_memory = {"image": [{"bytes": (tmp_path / f"train/{n}.png").read_bytes(), "path": None} for n in range(60)]}
+    features = datasets.Features({"image": datasets.Image(decode=False)})
+    ids = np.arange(60).astype(str)
+    parquet = Split("other", datasets.Dataset.from_dict(in_memory, features), np.zeros(60, int), None, ids, ids, "id")
+    assert parquet.folds(5).tolist() == [fold_of[str(number)] for number in range(60)]
+    assert parquet.select(np.arange(40, 50)).folds(5).tolist() == [fold_of[str(number)] for number in range(40, 50)]
+
+
+def test_folds_go_by_id_where_images_are_no_files():
+    features = datasets.Features({"image": datasets.Image(decode=False)})
+    images = datasets.Dataset.from_dict({"image": [{"bytes": None, "path": f"hub://{n}"} for n in range(20)]}, features)
+    ids = np.arange(20).astype(str)
+    split = Split("train", images, np.zeros(20, int), None, ids, ids, "id")
+    assert split.folds(2).tolist() == split.folds(2, "id").tolist() and split.folds_by == "id"
+    assert split.select(np.arange(3)).folds_by == "id"
+    with pytest.raises(ValueError, match="cannot be read as files"):
+        split.folds(2, "content")
 
 
 def test_metric_is_scikit_learns_and_says_where_it_is_undefined():

@@ -205,6 +205,31 @@ class OptimizationArguments:
         return replace(self, **{name: v for name, v in recipe.items() if getattr(self, name) is None})
 
 
+PRIORS = ("train", "validation", "balanced")
+
+
+def prior_of_words(words: str | list) -> str | list[float]:
+    """What --prior says: one of `PRIORS`, or a number per expression; `ValueError` where it is neither."""
+    words = [words] if isinstance(words, str) else words
+    if len(words) == 1 and words[0] in PRIORS:
+        return words[0]
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        numbers = []
+    if len(numbers) != len(EXPRESSIONS):
+        raise ValueError(
+            f"--prior takes {', '.join(PRIORS)}, or a number for each of {' '.join(EXPRESSIONS)}, not "
+            f"{' '.join(map(str, words))!r}."
+        )
+    if not all(0 < number < 1 for number in numbers) or abs(sum(numbers) - 1) > 1e-3:
+        raise ValueError(
+            f"--prior {' '.join(map(str, words))}: class frequencies are above 0 and below 1 and sum to 1, these to "
+            f"{sum(numbers):g}."
+        )
+    return numbers
+
+
 @dataclass
 class NetworkArguments:
     """What all our networks have in common."""
@@ -290,17 +315,18 @@ class ExpertArguments(NetworkArguments):
     expressions: list[str] = field(
         default_factory=lambda: list(EXPRESSIONS), metadata={"help": f"Some of: {' '.join(EXPRESSIONS)}. Default: all."}
     )
-    prior: str = field(
-        default="validation",
+    prior: list[str] = field(
+        default_factory=lambda: ["train"],
         metadata={
-            "help": "What scores are calibrated to: the frequencies of the validation split, or 'balanced', as if each "
-            "expression were as frequent as all others together.",
-            "choices": ["validation", "balanced"],
+            "help": "The class frequencies that scores are calibrated to: those of the human labels in the training "
+            "split (`train`, the default: training rows are what soft labels are for) or in the `validation` split, "
+            "`balanced` (all alike), or eight numbers in the order of the expressions that sum to 1."
         },
     )
 
     def __post_init__(self):
         super().__post_init__()
+        self.prior = prior_of_words(self.prior)
         recipe = RECIPES["warm start"]["pretrained" if self.pretrained else "scratch"]
         if self.warm_start_epochs is None:
             self.warm_start_epochs = 0.0 if self.init_from else recipe["num_train_epochs"]
@@ -322,8 +348,8 @@ class FoldArguments:
     num_folds: int | None = field(
         default=None,
         metadata={
-            "help": "Deal the rows into so many folds, by a stable hash of split and id, and train experts for each on "
-            "all other folds, one fold after the other: OUTPUT_DIR/fold-0, fold-1, ..."
+            "help": "Deal the rows into so many folds, by a stable hash of the image file, and train experts for each "
+            "on all other folds, one fold after the other: OUTPUT_DIR/fold-0, fold-1, ..."
         },
     )
     fold: int | None = field(default=None, metadata={"help": "Only the experts of this fold, counted from 0."})

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from accelerate.utils import broadcast_object_list
 from affectnet_plus.modeling import ImageError, open_rgb
 from affectnet_plus.training.arguments import is_synthetic
-from affectnet_plus.training.metrics import ranks_of
 from PIL import Image
 from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
 from torch.utils.data import Dataset, Sampler
@@ -45,7 +45,8 @@ class Split:
     `ids` (N,) tell a row from all others of its split: `image_id` where there is such a column, else the name of the
     image file without its ending, else, where names are missing or come twice, the number of the row. `names` (N,) are
     those names of files, and where they are missing the ids. `metadata` has what the rows have of our other columns
-    (`METADATA`), or is None.
+    (`METADATA`), or is None. `contents` (N,) are hashes of the image files, where `read_contents` was called and could
+    read them, and `folds_by` says what folds then go by.
     """
 
     name: str
@@ -56,19 +57,57 @@ class Split:
     names: np.ndarray
     id_source: str
     metadata: datasets.Dataset | None = None
+    contents: np.ndarray | None = None
+    folds_by: str | None = None  # "content" or "id", None: nobody has tried to read contents yet
 
-    def folds(self, num_folds: int) -> np.ndarray:
-        """(N,) the fold of each row, 0 to `num_folds` - 1, by a hash of split and id that is the same everywhere."""
-        keys = (f"{self.name}/{row_id}".encode() for row_id in self.ids)
-        hashes = (int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") for key in keys)
-        return np.array([number % num_folds for number in hashes])
+    def read_contents(self) -> None:
+        """Hash every image file, once: what `folds` go by where all of them can be read as files."""
+        if self.folds_by is not None:
+            return
+        hashes = []
+        try:
+            with (
+                ThreadPoolExecutor() as threads,
+                tqdm(total=len(self), desc=f"hashing images of {self.name}", unit="image", leave=False) as progress,
+            ):
+                for rows in self.images.with_format("arrow").iter(1000):
+                    hashes += threads.map(_hash_of_file, rows.column(0).to_pylist())
+                    progress.update(len(rows))
+        except OSError:
+            self.folds_by = "id"
+            return
+        self.contents, self.folds_by = np.array(hashes, dtype=np.uint64), "content"
+
+    def folds(self, num_folds: int, by: str | None = None) -> np.ndarray:
+        """(N,) the fold of each row, 0 to `num_folds` - 1, by a hash that is the same everywhere.
+
+        By "content", that of its image file: copies of a picture are in one fold, whatever their ids and splits. By
+        "id", that of split and id. By default by content where the files can be read; `ValueError` where that is asked
+        for and they cannot.
+        """
+        if by != "id":
+            self.read_contents()
+        if by == "content" and self.contents is None:
+            raise ValueError(
+                f"The images of {self.name} cannot be read as files, and the experts' folds go by their content: label "
+                "a copy of the dataset that lies on this machine."
+            )
+        if (by or self.folds_by) == "content":
+            return (self.contents % np.uint64(num_folds)).astype(int)
+        return np.array([_hash(f"{self.name}/{row_id}".encode()) % num_folds for row_id in self.ids])
 
     def select(self, rows: np.ndarray) -> "Split":
         soft_labels = None if self.soft_labels is None else self.soft_labels[rows]
         metadata = None if self.metadata is None else self.metadata.select(rows)
+        contents = None if self.contents is None else self.contents[rows]
         columns = {name: getattr(self, name)[rows] for name in ("labels", "ids", "names")}
         return dataclasses.replace(
-            self, images=self.images.select(rows), soft_labels=soft_labels, metadata=metadata, **columns
+            self,
+            images=self.images.select(rows),
+            soft_labels=soft_labels,
+            metadata=metadata,
+            contents=contents,
+            **columns,
         )
 
     def without_fold(self, fold: int, num_folds: int) -> "Split":
@@ -96,6 +135,29 @@ class Split:
         stored = self.stored(row)
         name = stored["path"] or f"image of row {row} in {self.name}"
         return open_rgb(stored["path"] if stored["bytes"] is None else BytesIO(stored["bytes"]), name)
+
+
+def _hash(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
+
+
+def _hash_of_file(stored: dict) -> int:
+    if stored["bytes"] is None and stored["path"] is None:
+        raise FileNotFoundError("A row has no image.")
+    return _hash(Path(stored["path"]).read_bytes() if stored["bytes"] is None else stored["bytes"])
+
+
+def share_contents(accelerator, splits: Sequence[Split]) -> None:
+    """Let the main process hash the images, and tell the other processes."""
+    unread = [split for split in splits if split.folds_by is None]
+    if not unread:
+        return
+    if accelerator.is_main_process:
+        for split in unread:
+            split.read_contents()
+    read = broadcast_object_list([(split.contents, split.folds_by) for split in unread])
+    for split, (contents, folds_by) in zip(unread, read, strict=True):
+        split.contents, split.folds_by = contents, folds_by
 
 
 def broken_images(split: Split) -> dict[int, ImageError]:
@@ -354,13 +416,9 @@ def known_truth(split: Split, args) -> tuple[np.ndarray | None, str]:
 
 
 def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> np.ndarray:
-    """(rows, 8) of what label.py wrote for the split, in its order; raises `ValueError` where a row has none, or where
-    rows may be other ones: nothing but their number tells them apart, or most labels rank otherwise than written."""
-    files = sorted(Path(folder).glob(f"{split.name}-*-of-*.parquet"))
-    if not files or len(files) != int(files[0].stem.rpartition("-")[2]):
-        raise ValueError(
-            f"{folder} does not hold all labels of {split.name} ({len(files)} files): run label.py to its end."
-        )
+    """(rows, 8) of a column that label.py wrote for the split, in its order; raises `ValueError` where a row has none,
+    or where rows may be other ones: nothing but their number tells them apart, or most human labels are others."""
+    files = files_of(folder, split.name)
     settings = Path(folder) / "label.json"
     labelled_by = json.loads(settings.read_text())["splits"][split.name].get("ids") if settings.exists() else None
     if labelled_by not in (None, split.id_source) and _BY_NUMBER in labelled_by + split.id_source:
@@ -368,25 +426,41 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
             f"{folder} knows the rows of {split.name} by {labelled_by}, here they have {split.id_source}, so that a "
             "label may be another row's: label these very rows anew, or give them a column `image_id` before."
         )
-    with_rank = {"rank"} & set(pq.read_schema(files[0]).names)  # label.py writes it; others may not
-    table = pq.read_table(files, columns=["image_id", column, *with_rank])
+    names = columns_of(folder, split.name)
+    if column not in names:
+        raise ValueError(f"{folder} has no column {column!r}, only {', '.join(names)}: label these rows anew.")
+    with_human = {"human_label"} & set(names)  # label.py writes it; others may not
+    table = pq.read_table(files, columns=["image_id", column, *with_human])
     ids = table["image_id"].to_pylist()
     scores = dict(zip(ids, table[column].to_pylist(), strict=True))
-    if missing := [row_id for row_id in split.ids.tolist() if row_id not in scores]:
+    wanted = split.ids.tolist()
+    if missing := [row_id for row_id in wanted if scores.get(row_id) is None]:
+        what = f"no {column}, as no human label," if missing[0] in scores else "no label"
         raise ValueError(
-            f"{folder} has no label for {len(missing)} rows of {split.name}, e.g. {missing[0]}: label it anew."
+            f"{folder} has {what} for {len(missing)} rows of {split.name}, e.g. {missing[0]}: label it anew."
         )
-    found = np.array([scores[row_id] for row_id in split.ids.tolist()])
-    labelled = split.labels >= 0
-    if column == "soft_label" and with_rank and labelled.any():
-        ranks = dict(zip(ids, table["rank"].to_pylist(), strict=True))
-        of_others = [ranks[row_id] for row_id in split.ids.tolist()] != ranks_of(found, split.labels)
-        if (share := float(of_others[labelled].mean())) > 0.5:
+    if with_human and (labelled := split.labels >= 0).any():
+        human = dict(zip(ids, table["human_label"].to_pylist(), strict=True))
+        others = np.array([human[row_id] for row_id in wanted]) != split.labels
+        if (share := float(others[labelled].mean())) > 0.5:
             raise ValueError(
-                f"{folder} is of other faces that have the same ids, or of other human labels: the label's rank is "
-                f"not the one written there in {share:.0%} of the rows of {split.name}. Label these rows."
+                f"{folder} is of other faces that have the same ids, or of other human labels: they are not those "
+                f"written there in {share:.0%} of the rows of {split.name}. Label these rows."
             )
-    return found
+    return np.array([scores[row_id] for row_id in wanted])
+
+
+def files_of(folder: str, split: str) -> list[Path]:
+    """The files that label.py wrote for a split; raises `ValueError` where some are missing."""
+    files = sorted(Path(folder).glob(f"{split}-*-of-*.parquet"))
+    if not files or len(files) != int(files[0].stem.rpartition("-")[2]):
+        raise ValueError(f"{folder} does not hold all labels of {split} ({len(files)} files): run label.py to its end.")
+    return files
+
+
+def columns_of(folder: str, split: str) -> list[str]:
+    """The columns of those files."""
+    return pq.read_schema(files_of(folder, split)[0]).names
 
 
 def check_enough_rows(

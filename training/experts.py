@@ -34,7 +34,7 @@ from affectnet_plus.training.checkpoints import (
     save_checkpoint,
     written_beside,
 )
-from affectnet_plus.training.data import FaceDataset, PermutationSampler, Split, check_enough_rows
+from affectnet_plus.training.data import FaceDataset, PermutationSampler, Split, check_enough_rows, share_contents
 from affectnet_plus.training.initial_weights import load_weights, parts_of, read_weights
 from affectnet_plus.training.metrics import OneVsRest, defined, js_divergence
 from huggingface_hub import HfApi
@@ -162,11 +162,13 @@ def plan_runs(
     runs = []
     for fold in fold_args.folds:
         output_dir = Path(args.output_dir) / (f"fold-{fold}" if fold is not None else "")
+        if fold is not None:
+            share_contents(accelerator, [train])
         rows = train if fold is None else train.without_fold(fold, fold_args.num_folds)
         check_enough_rows(rows, evaluation, expressions, "" if fold is None else f" without fold {fold}")
         settings = run_settings(data_args, args, kind_args, rows, accelerator) | (more or {})
         if fold is not None:
-            settings |= {"num_folds": fold_args.num_folds, "left_out_fold": fold}
+            settings |= {"num_folds": fold_args.num_folds, "left_out_fold": fold, "folds_by": train.folds_by}
         weights = read_weights(kind_args.init_from, config, settings)
         if weights:
             settings["init_from"] = [w["said"] for w in weights]
@@ -472,7 +474,7 @@ def said(figures: dict[str, float]) -> str:
 def train_expert(
     run: Run,
     expression: str,
-    expert_args,
+    prior: float,
     create: Callable[[], torch.nn.Module],
     loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     train_targets: np.ndarray,
@@ -482,11 +484,11 @@ def train_expert(
 ) -> None:
     """Train one expression's network, calibrate it on validation, and save it into the model folder.
 
-    `expert_args` are `ExpertArguments`. `expression_columns` are those of the outputs that are log-odds of the
-    expression; others are units', which count as present where their target is at least `present_from`. The rest is as
-    in `train_network`.
+    `expression_columns` are those of the outputs that are log-odds of the expression; others are units', which count as
+    present where their target is at least `present_from`. `prior` is the expression's frequency that scores are
+    calibrated to. The rest is as in `train_network`.
     """
-    index = EXPRESSIONS.index(expression)
+    index, metric = EXPRESSIONS.index(expression), run.settings["metric_for_best_model"]
     is_expression = run.evaluation.labels == index
 
     def figures(log_odds):
@@ -498,7 +500,7 @@ def train_expert(
         run, expression, index, create, loss_function, train_targets,
         groups=[np.flatnonzero(of_train), np.flatnonzero(~of_train)],
         measure=lambda outputs: figures(outputs[:, expression_columns].mean(axis=1)),
-        best_by=None if expert_args.metric_for_best_model == "last" else (expert_args.metric_for_best_model, 1),
+        best_by=None if metric == "last" else (metric, 1),
     )  # fmt: skip
     log_odds = outputs[:, expression_columns]
     fitted = fit_calibration(log_odds, is_expression, expert_args.prior)
@@ -614,7 +616,8 @@ def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelera
     of_kind = {
         key: value
         for key, value in vars(kind_args).items()
-        if key not in ("expressions", "au_labels", "au_target", "soft_labels", "init_from", "teacher")
+        if key
+        not in ("expressions", "au_labels", "au_target", "soft_labels", "soft_labels_column", "init_from", "teacher")
     }
     return {
         "data": data_args.name(),

@@ -101,8 +101,9 @@ def _check_input(path: Path, config: dict, wanted) -> None:
 def _check_left_out(path: Path, training: dict, settings: dict) -> None:
     for record in training.values():
         same_rows = all(record.get(key) == settings[key] for key in ("data", "split", "ids"))
-        wanted = [settings.get(key) for key in ("num_folds", "left_out_fold")]
-        if same_rows and wanted[0] and [record.get(key) for key in ("num_folds", "left_out_fold")] != wanted:
+        of_fold = ("num_folds", "left_out_fold", "folds_by")
+        wanted = [settings.get(key) for key in of_fold]
+        if same_rows and wanted[0] and [record.get(key) for key in of_fold] != wanted:
             raise ValueError(
                 f"--init_from {path} was trained on rows that fold {wanted[1]} of {wanted[0]} leaves out: "
                 f"train it with --num_folds {wanted[0]}, too."

@@ -30,6 +30,7 @@ from affectnet_plus.training.arguments import (
     parse_arguments,
     stop,
 )
+from affectnet_plus.training.calibration import prior_numbers
 from affectnet_plus.training.data import Split, load_splits
 from affectnet_plus.training.experts import (
     Run,
@@ -101,6 +102,8 @@ def main():
         if table is not None:
             source = {"au_labels": f"{table.name} ({table.source})", "au_labels_sha256": table.sha256}
             source["au_target"] = au_args.au_target
+        labels = {"train": train.labels, "validation": evaluation.labels}
+        priors = prior_numbers(au_args.prior, labels.get)  # of all rows: all folds share it
         runs = plan_runs(
             accelerator, data_args, args, fold_args, au_args, config, AUForImageClassification, expressions, train,
             evaluation, source,
@@ -115,7 +118,9 @@ def main():
         targets = [targets_of(split, expression, config, table) for split in (run.train, run.evaluation)]
         units = config.action_units[expression]
         present_from = [table.present_from.get(unit, 0.5) if table else 0.5 for unit in units]
-        train_expert(run, expression, au_args, create, loss, *targets, slice(1), present_from)
+        train_expert(
+            run, expression, priors[EXPRESSIONS.index(expression)], create, loss, *targets, slice(1), present_from
+        )
 
     train_runs(runs, train_part, all_args, repo_id, prepare=partial(warm_start, expert_args=au_args))
 

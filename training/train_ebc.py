@@ -23,6 +23,7 @@ from affectnet_plus.training.arguments import (
     parse_arguments,
     stop,
 )
+from affectnet_plus.training.calibration import prior_numbers
 from affectnet_plus.training.data import load_splits
 from affectnet_plus.training.experts import (
     Run,
@@ -67,6 +68,8 @@ def main():
             if ebc_args.pretrained:
                 BinaryEnsemble(config, pretrained=True)
             train, evaluation = load_splits(data_args)
+        labels = {"train": train.labels, "validation": evaluation.labels}
+        priors = prior_numbers(ebc_args.prior, labels.get)  # of all rows: all folds share it
         runs = plan_runs(
             accelerator, data_args, args, fold_args, ebc_args, config, EBCForImageClassification, expressions, train,
             evaluation,
@@ -79,7 +82,7 @@ def main():
         create = partial(BinaryEnsemble, config, pretrained=ebc_args.pretrained)
         index = EXPRESSIONS.index(expression)
         targets = [(split.labels == index)[:, None].astype("float32") for split in (run.train, run.evaluation)]
-        train_expert(run, expression, ebc_args, create, ensemble_loss, *targets, expression_columns=slice(None))
+        train_expert(run, expression, priors[index], create, ensemble_loss, *targets, expression_columns=slice(None))
 
     train_runs(runs, train_part, all_args, repo_id, prepare=partial(warm_start, expert_args=ebc_args))
 

@@ -39,7 +39,7 @@ from affectnet_plus.training.arguments import (
     stop,
 )
 from affectnet_plus.training.checkpoints import written_beside
-from affectnet_plus.training.data import Split, known_truth, load_splits, read_soft_labels, timm_policy
+from affectnet_plus.training.data import Split, columns_of, known_truth, load_splits, read_soft_labels, timm_policy
 from affectnet_plus.training.evaluate_model import EvaluationArguments, evaluate, load_model
 from affectnet_plus.training.experts import (
     Run,
@@ -60,6 +60,7 @@ from transformers import AutoModelForImageClassification
 from affectnet_plus import EXPRESSIONS, SUBSETS
 
 PART = "all"  # expressions at once
+SOFT_LABELS_COLUMNS = ("posterior", "soft_label", "ebc", "au")
 BEST = {"accuracy": 1, "macro_f1": 1, "js_divergence": -1, "ccc": 1}  # 1: the higher the better
 
 
@@ -80,6 +81,14 @@ class SoftFerArguments(NetworkArguments):
     soft_labels: str | None = field(
         default=None,
         metadata={"help": "Folder that label.py wrote. Default: the dataset's own, --soft_label_column_name."},
+    )
+    soft_labels_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Which column of --soft_labels: the experts' soft_label, or the posterior after the human label, "
+            "too. Default: posterior where the folder has it.",
+            "choices": list(SOFT_LABELS_COLUMNS),
+        },
     )
     teacher: str | None = field(
         default=None,
@@ -139,6 +148,8 @@ class SoftFerArguments(NetworkArguments):
         super().__post_init__()
         if self.soft_labels and self.target == "hard":
             raise ValueError("--target hard learns human labels only: leave --soft_labels out.")
+        if self.soft_labels_column and not self.soft_labels:
+            raise ValueError("--soft_labels_column is one of a folder that label.py wrote: name it by --soft_labels.")
         if self.teacher and self.teacher_weight == 1 and (self.soft_labels or self.target in ("hard", "mixed")):
             what = "--soft_labels" if self.soft_labels else f"--target {self.target}"
             raise ValueError(f"--teacher at its full weight leaves nothing of {what}: give a --teacher_weight below 1.")
@@ -287,8 +298,12 @@ def check_affect(split: Split) -> None:
 
 def add_soft_labels(train: Split, model_args: SoftFerArguments) -> dict:
     """Put what is learned in place; returns what the record says of it."""
-    if model_args.soft_labels:
-        train.soft_labels = read_soft_labels(model_args.soft_labels, train)
+    record = {"soft_labels": "of the data"}
+    if folder := model_args.soft_labels:
+        held = columns_of(folder, train.name)
+        column = model_args.soft_labels_column or ("posterior" if "posterior" in held else "soft_label")
+        train.soft_labels = read_soft_labels(folder, train, column)
+        record = {"soft_labels": "label.py", "soft_labels_column": column}
     if train.soft_labels is None:
         raise ValueError(
             f"{train.name} has no soft labels: make them by label.py and name its folder by --soft_labels, name "
@@ -301,7 +316,7 @@ def add_soft_labels(train: Split, model_args: SoftFerArguments) -> dict:
             "which is no distribution: leave them out, or take --target soft."
         )
     digest = hashlib.sha256(train.soft_labels.astype("float32").tobytes()).hexdigest()[:16]
-    return {"soft_labels": "label.py" if model_args.soft_labels else "of the data", "soft_labels_sha256": digest}
+    return record | {"soft_labels_sha256": digest}
 
 
 def train_model(run: Run, part: str, model_args: SoftFerArguments, teacher: SoftLabelModel | None) -> None:

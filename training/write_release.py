@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 from affectnet_plus.training.data import Split
+from affectnet_plus.training.metrics import ranks_of
+from affectnet_plus.training.slices import subsets_of_ranks
 from tqdm.auto import tqdm
 
 from affectnet_plus import ANGLES, ETHNICITIES, GENDERS
@@ -19,6 +21,7 @@ from affectnet_plus.releases import UNFINISHED
 from affectnet_plus.rows import Damage, check_image
 
 _FOLDERS = {"train": "human_annotated/train_set", "validation": "human_annotated/validation_set"}
+DECIMALS = 4  # as released
 _NO_HUMAN_LABEL = "no_human_annotated"
 _MOST_N = 2**63 - 1  # larger ones have no place in the column `image_id` of whoever reads them
 
@@ -58,8 +61,7 @@ def write_release(root: Path, splits: list[Split], labels_dir: Path, show_progre
     table = {}
     for split in splits:
         labels = pq.read_table(sorted(labels_dir.glob(f"{split.name}-*-of-*.parquet")))
-        scores = labels.select(["soft_label", "subset"]).to_pylist()
-        made = dict(zip(labels["image_id"].to_pylist(), scores, strict=True))
+        made = dict(zip(labels["image_id"].to_pylist(), labels["soft_label"].to_pylist(), strict=True))
         for row, row_id in enumerate(split.ids.tolist()):
             folder = _FOLDERS[split.name] if split.labels[row] >= 0 else _NO_HUMAN_LABEL
             table.setdefault(folder, []).append((split, row, row_id, made[row_id]))
@@ -78,11 +80,14 @@ def write_release(root: Path, splits: list[Split], labels_dir: Path, show_progre
             for count, (split, row, row_id, made) in enumerate(rows, start=1):
                 number = int(row_id) if numbered else count
                 human = int(split.labels[row])
+                soft_label = np.round(made, DECIMALS)
+                # Of the scores as they are written: rounded ones may be equal where labels of more decimals were not.
+                subset = subsets_of_ranks(ranks_of(soft_label[None], np.array([human])))[0] if human >= 0 else None
                 known = {} if split.metadata is None else split.metadata[row]
                 annotation = {
                     "human-label": human if human >= 0 else None,
-                    "soft-label": [round(score, 4) for score in made["soft_label"]],
-                    "subset": made["subset"],
+                    "soft-label": soft_label.tolist(),
+                    "subset": None if subset is None else int(subset),
                     "meta-data": _meta_data(known),
                 }
                 (unfinished / folder / f"images/{number}.jpg").write_bytes(_jpeg(split, row))
