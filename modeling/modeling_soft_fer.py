@@ -43,8 +43,8 @@ class SoftFerForImageClassification(SoftLabelModel):
             faces = torch.cat([faces, faces.flip(dims=(3,))])  # one pass takes two thirds of the time of two
         outputs = self.backbone(faces).float()
         if mirrored:
-            faces, mirror_images = outputs.chunk(2)
-            outputs = (faces + mirror_images) / 2
+            outputs = outputs.unflatten(0, (2, -1))
+            outputs = (outputs[0] + outputs[1]) / 2
         outputs, affect = outputs.tensor_split([len(self.config.expressions)], dim=1)
         loss = (
             None

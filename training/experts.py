@@ -537,7 +537,7 @@ def check_same_network(output_dir: Path, config) -> None:
         return
     held = AutoConfig.from_pretrained(output_dir)
     of_network = ("model_type", "backbones", "backbone", "action_units", "rest_outputs", "valence_arousal")
-    for key in (*of_network, "activation", *INPUT_SETTINGS):
+    for key in (*of_network, "activation", "backbone_normalization", *INPUT_SETTINGS):
         ours, theirs = (list(v) if isinstance(v := getattr(c, key, None), tuple) else v for c in (config, held))
         if ours != theirs:
             raise ValueError(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from affectnet_plus.modeling import backbones_of, create_backbone
+from affectnet_plus.modeling import backbones_of, create_backbone, pretrained_normalization
 from safetensors.torch import load_file
 from torch import nn
 
@@ -24,6 +24,26 @@ def parts_of(network: nn.Module) -> list[nn.Module]:
     return [getattr(network, "backbone", network)]
 
 
+def normalization_of_start(args, backbones: list[str]) -> list[dict | None] | None:
+    """For a config's `backbone_normalization`: what the weights that `args` (NetworkArguments) start each of these
+    backbones from were trained with; None where that is the image processor's, or unknown (a file of weights alone)."""
+    if args.pretrained:
+        return pretrained_normalization(backbones)
+    paths = args.init_from * len(backbones) if len(args.init_from) == 1 else args.init_from
+    found = [_normalization_in(Path(path)) for path in paths]
+    return found if any(found) and len(found) == len(backbones) else None  # another number: `read_weights` says so
+
+
+def _normalization_in(path: Path) -> dict | None:
+    folder = path.parent if path.name == _WEIGHTS else path
+    folders = [folder, *sorted(folder.glob("fold-*"))]  # folds are alike in this
+    config = next((f / "config.json" for f in folders if (f / "config.json").is_file()), None)
+    config = json.loads(config.read_text()) if config else {}
+    if of_timm := config.get("pretrained_cfg"):  # one of timm's own folders
+        return {key: of_timm[key] for key in ("mean", "std")} if {"mean", "std"} <= of_timm.keys() else None
+    return (config.get("backbone_normalization") or [None])[0]
+
+
 def read_weights(paths: list[str], config, settings: dict) -> list[dict]:
     """Per backbone of a model with this config {"path", "said", "state" of all but its last layer, "last" layer if it
     is a softmax of the expressions, "sampler" that it was trained by}; [] without `paths`.
@@ -39,6 +59,13 @@ def read_weights(paths: list[str], config, settings: dict) -> list[dict]:
             f"--init_from names {len(paths)} weights for {len(backbones)} backbones ({' '.join(backbones)}): "
             "give one for each, or one for all."
         )
+    normalization = config.backbone_normalization or [None] * len(backbones)
+    for path, wanted in zip(paths * (len(backbones) // len(paths)), normalization, strict=True):
+        if (trained := _normalization_in(Path(path))) != wanted:
+            raise ValueError(
+                f"--init_from {path} was trained with the normalisation {trained or 'of the image processor'}, and "
+                f"backbone_normalization says {wanted}: continue it with the same."
+            )
     pairs = list(zip(paths if len(paths) > 1 else paths * len(backbones), backbones, strict=True))
     read = {
         pair: _for_backbone(_read(Path(pair[0]), settings, config), pair[1], config.network_size) for pair in set(pairs)

@@ -39,6 +39,7 @@ from affectnet_plus.training.experts import (
     train_expert,
     train_runs,
 )
+from affectnet_plus.training.initial_weights import normalization_of_start
 from huggingface_hub.errors import HfHubHTTPError as HTTPError
 
 from affectnet_plus import EXPRESSIONS, match_expressions
@@ -80,7 +81,10 @@ def main():
     # Everything the user can mend is said here, before any long work.
     try:
         expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(au_args.expressions))]
-        config = AUConfig(backbone=au_args.backbone, rest_outputs=au_args.rest_outputs, **au_args.input_settings())
+        config = AUConfig(
+            backbone=au_args.backbone, rest_outputs=au_args.rest_outputs, **au_args.input_settings(),
+            backbone_normalization=normalization_of_start(au_args, [au_args.backbone]),
+        )  # fmt: skip
         check_backbone(config.backbone, config.network_size)
         accelerator = create_accelerator(args, fold_args)
         with accelerator.main_process_first():  # the others find the cache

@@ -32,6 +32,7 @@ from affectnet_plus.training.experts import (
     train_expert,
     train_runs,
 )
+from affectnet_plus.training.initial_weights import normalization_of_start
 from huggingface_hub.errors import HfHubHTTPError as HTTPError
 
 from affectnet_plus import EXPRESSIONS, match_expressions
@@ -55,7 +56,10 @@ def main():
     try:
         expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(ebc_args.expressions))]
         config = EBCConfig(
-            backbones=ebc_args.backbones, rest_outputs=ebc_args.rest_outputs, **ebc_args.input_settings()
+            backbones=ebc_args.backbones,
+            rest_outputs=ebc_args.rest_outputs,
+            **ebc_args.input_settings(),
+            backbone_normalization=normalization_of_start(ebc_args, ebc_args.backbones),
         )
         for backbone in config.backbones:
             check_backbone(backbone, config.network_size)
