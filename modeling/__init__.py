@@ -6,7 +6,14 @@ from pathlib import Path
 import transformers.pipelines  # noqa: F401  (before our own pipeline, which its hook imports: see register_task)
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from .backbone import backbones_of, check_backbone, create_backbone, network_input
+from .backbone import (
+    backbones_of,
+    check_backbone,
+    create_backbone,
+    network_input,
+    network_inputs,
+    pretrained_normalization,
+)
 from .configuration_au import ACTION_UNITS, PROTOTYPES, AUConfig
 from .configuration_ebc import EBCConfig
 from .configuration_fused import FusedConfig
@@ -62,6 +69,8 @@ __all__ = [
     "model_card",
     "multi_head_loss",
     "network_input",
+    "network_inputs",
     "open_rgb",
+    "pretrained_normalization",
     "soft_fer_loss",
 ]

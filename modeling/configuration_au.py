@@ -48,5 +48,12 @@ class AUConfig(SoftLabelConfig):
         super().__post_init__(**kwargs)
         if self.action_units is None:
             self.action_units = {name: ACTION_UNITS.get(name, []) for name in self.expressions}
-        if missing := [name for name in self.expressions if name not in self.action_units]:
+        self.adopt_labels()
+
+    def adopt_labels(self) -> None:
+        """As `SoftLabelConfig`; classes that are none of the eight expressions have no units unless they are given."""
+        super().adopt_labels()
+        lacking = [name for name in self.expressions if name not in self.action_units]
+        if missing := [name for name in lacking if name in ACTION_UNITS]:
             raise ValueError(f"action_units lacks {', '.join(missing)}: give each expression a list, empty or not.")
+        self.action_units = self.action_units | {name: [] for name in lacking}

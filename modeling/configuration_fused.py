@@ -44,6 +44,15 @@ class FusedConfig(SoftLabelConfig):
             setattr(self, key, getattr(self.ebc, key))
         super().__post_init__(**kwargs)
         self.ebc_weights = dict(self.ebc_weights or {})
+        if self.backbone_normalization:
+            raise ValueError("backbone_normalization of a fused model is that of its ebc and au: give it there.")
+
+    def adopt_labels(self) -> None:
+        """As `SoftLabelConfig`, in both models as well."""
+        super().adopt_labels()
+        for config in (self.ebc, self.au):
+            config.id2label = dict(self.id2label)
+            config.adopt_labels()
 
     @property
     def prior_of_experts(self) -> dict[str, float] | None:

@@ -7,6 +7,8 @@ from transformers import PreTrainedConfig
 ID2LABEL = dict(enumerate(("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")))
 INPUT_SETTINGS = ("image_size", "image_mean", "image_std", "grayscale", "per_image_standardization", "upscale")
 
+_PROBLEM_TYPE = "multi_label_classification"  # stock pipelines then apply a sigmoid
+
 
 @strict
 class SoftLabelConfig(PreTrainedConfig):
@@ -16,6 +18,10 @@ class SoftLabelConfig(PreTrainedConfig):
     grayscale (`bool`), per_image_standardization (`bool`), upscale (`int`):
         What the model, not the image processor, then does to each normalised image: leave nothing but its luminance,
         standardise it by its own mean and standard deviation, enlarge it to `upscale` times its side.
+    backbone_normalization (`list[dict | None]`):
+        Per backbone the `mean` and `std` (RGB) that its weights were trained with where they are others than
+        `image_mean` and `image_std`: the model exchanges the one for the other, but with `per_image_standardization`.
+        None, of a backbone or of all, leaves images as they are.
     calibration (`dict[str, dict]`):
         Per expression what was fitted on validation: log-odds are divided by `temperature` (above 0), then
         `log_odds_shift` is added. An expression without an entry has 1 and 0. `prior` is how frequent the expression
@@ -37,6 +43,7 @@ class SoftLabelConfig(PreTrainedConfig):
     grayscale: bool = False
     per_image_standardization: bool = False
     upscale: int = 1
+    backbone_normalization: list[dict | None] | None = None
     calibration: dict[str, dict] | None = None
     training: dict[str, dict] | None = None
     evaluation: dict | None = None
@@ -48,8 +55,11 @@ class SoftLabelConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.upscale < 1:
             raise ValueError(f"upscale is a whole number from 1, not {self.upscale}.")
-        self.label2id = {label: i for i, label in self.id2label.items()}
-        self.problem_type = "multi_label_classification"  # stock pipelines then apply a sigmoid
+        for trained in self.backbone_normalization or []:
+            if trained is not None and [len(trained.get(key, ())) for key in ("mean", "std")] != [3, 3]:
+                raise ValueError(f"backbone_normalization has a mean and a std of three channels each, not {trained}.")
+        self.problem_type = self.problem_type or _PROBLEM_TYPE
+        SoftLabelConfig.adopt_labels(self)
         self.calibration = dict(self.calibration or {})
         self.training = dict(self.training or {})
         self.evaluation = dict(self.evaluation or {})
@@ -61,6 +71,20 @@ class SoftLabelConfig(PreTrainedConfig):
         if not cls.__module__.startswith("transformers_modules"):
             config_dict = {k: v for k, v in config_dict.items() if k not in ("auto_map", "custom_pipelines")}
         return super().from_dict(config_dict, **kwargs)
+
+    def adopt_labels(self) -> None:
+        """Bring into line what depends on `id2label`, which may have been set since (as `num_labels` does); models
+        call this. `ValueError` where `problem_type` is none that they can have."""
+        self.label2id = {label: i for i, label in self.id2label.items()}
+        self.check_problem_type()
+
+    def check_problem_type(self) -> None:
+        if self.problem_type not in (None, _PROBLEM_TYPE):
+            raise ValueError(
+                f"problem_type {self.problem_type!r} cannot be: `logits` are log-odds of independent scores, whatever "
+                f"they are trained under. Leave it out or give {_PROBLEM_TYPE!r}; labels may be soft labels or class "
+                "indices, and SoftFerConfig(activation='softmax') learns one class a face by cross-entropy."
+            )
 
     @property
     def prior(self) -> dict[str, float] | None:

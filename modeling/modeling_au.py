@@ -65,8 +65,11 @@ class AUForImageClassification(SoftLabelModel):
         self.post_init()
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> AUOutput:
-        """pixel_values (B, 3, H, W), normalised; labels (B, expressions) in [0, 1], a soft label, for a BCE loss."""
+        """pixel_values (B, 3, H, W), normalised; labels for a BCE loss, a soft label
+        (B, expressions) in [0, 1] or class indices (B,)."""
         heads = [expert(pixel_values) for expert in self.experts.values()]
         logits = self.calibrate(torch.stack([log_odds[:, 0] for log_odds in heads], dim=1))
-        loss = None if labels is None else F.binary_cross_entropy_with_logits(logits, labels.to(logits))
+        loss = (
+            None if labels is None else F.binary_cross_entropy_with_logits(logits, self.soft_label_of(labels, logits))
+        )
         return AUOutput(loss=loss, logits=logits, au_logits=tuple(log_odds[:, 1:] for log_odds in heads))

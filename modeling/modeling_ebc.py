@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from .backbone import against_rest, create_backbone, network_input
+from .backbone import against_rest, create_backbone, network_inputs
 from .configuration_ebc import EBCConfig
 from .soft_label_model import SoftLabelModel
 
@@ -23,8 +23,8 @@ class BinaryEnsemble(nn.Module):
         )
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        pixel_values = network_input(pixel_values, self.config)
-        return torch.cat([against_rest(classifier(pixel_values).float()) for classifier in self.classifiers], dim=1)
+        pairs = zip(self.classifiers, network_inputs(pixel_values, self.config), strict=True)
+        return torch.cat([against_rest(classifier(faces).float()) for classifier, faces in pairs], dim=1)
 
 
 @dataclass
@@ -50,10 +50,13 @@ class EBCForImageClassification(SoftLabelModel):
         self.post_init()
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> EBCOutput:
-        """pixel_values (B, 3, H, W), normalised; labels (B, expressions) in [0, 1], a soft label, for a BCE loss."""
+        """pixel_values (B, 3, H, W), normalised; labels for a BCE loss, a soft label
+        (B, expressions) in [0, 1] or class indices (B,)."""
         classifier_logits = torch.stack([ensemble(pixel_values) for ensemble in self.experts.values()], dim=1)
         logits = self.combine(classifier_logits)
-        loss = None if labels is None else F.binary_cross_entropy_with_logits(logits, labels.to(logits))
+        loss = (
+            None if labels is None else F.binary_cross_entropy_with_logits(logits, self.soft_label_of(labels, logits))
+        )
         return EBCOutput(loss=loss, logits=logits, classifier_logits=classifier_logits)
 
     def combine(self, classifier_logits: Tensor) -> Tensor:

@@ -35,14 +35,17 @@ class FusedForImageClassification(SoftLabelModel):
         self.post_init()
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> FusedOutput:
-        """pixel_values (B, 3, H, W), normalised; labels (B, expressions) in [0, 1], a soft label, for a BCE loss."""
+        """pixel_values (B, 3, H, W), normalised; labels for a BCE loss, a soft label
+        (B, expressions) in [0, 1] or class indices (B,)."""
         ebc, au = self.ebc(pixel_values).logits, self.au(pixel_values).logits
-        if self.config.mirrored:
+        if self.config.mirrored and not self.training:
             mirror_image = pixel_values.flip(dims=(3,))
             ebc, au = (ebc + self.ebc(mirror_image).logits) / 2, (au + self.au(mirror_image).logits) / 2
         weights = ebc.new_tensor([self.config.ebc_weights.get(name, 0.5) for name in self.config.expressions])
         logits, ebc, au = (self.calibrate(log_odds) for log_odds in (mixed_log_odds(ebc, au, weights), ebc, au))
-        loss = None if labels is None else F.binary_cross_entropy_with_logits(logits, labels.to(logits))
+        loss = None
+        if labels is not None:
+            loss = F.binary_cross_entropy_with_logits(logits, self.soft_label_of(labels, logits))
         return FusedOutput(loss=loss, logits=logits, ebc_logits=ebc, au_expert_logits=au)
 
 

@@ -35,16 +35,22 @@ class SoftFerForImageClassification(SoftLabelModel):
         self.post_init()
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> SoftFerOutput:
-        """pixel_values (B, 3, H, W), normalised; labels (B, expressions) in [0, 1], a soft label, for the loss it was
-        trained under."""
+        """pixel_values (B, 3, H, W), normalised; labels for the loss it was trained under, a soft label
+        (B, expressions) in [0, 1] or class indices (B,)."""
         faces = network_input(pixel_values, self.config)
-        if self.config.mirrored:
+        mirrored = self.config.mirrored and not self.training
+        if mirrored:
             faces = torch.cat([faces, faces.flip(dims=(3,))])  # one pass takes two thirds of the time of two
         outputs = self.backbone(faces).float()
-        if self.config.mirrored:
-            outputs = (outputs[: len(pixel_values)] + outputs[len(pixel_values) :]) / 2
+        if mirrored:
+            outputs = outputs.unflatten(0, (2, -1))
+            outputs = (outputs[0] + outputs[1]) / 2
         outputs, affect = outputs.tensor_split([len(self.config.expressions)], dim=1)
-        loss = None if labels is None else soft_fer_loss(outputs, labels.to(outputs), self.config.activation)
+        loss = (
+            None
+            if labels is None
+            else soft_fer_loss(outputs, self.soft_label_of(labels, outputs), self.config.activation)
+        )
         logits = outputs if self.config.activation == "sigmoid" else log_odds_of_softmax(outputs)
         affect = affect.tanh() if self.config.valence_arousal else None
         return SoftFerOutput(loss=loss, logits=self.calibrate(logits), valence_arousal=affect)
@@ -60,6 +66,7 @@ def soft_fer_loss(outputs: Tensor, targets: Tensor, activation: str) -> Tensor:
 def log_odds_of_softmax(outputs: Tensor) -> Tensor:
     """(B, C) -> (B, C): log p / (1 - p) of each p of the softmax, exact also where p is near 0 or 1."""
     classes = outputs.shape[1]
-    own = torch.eye(classes, dtype=torch.bool, device=outputs.device)
+    index = torch.arange(classes, device=outputs.device)
+    own = index[:, None] == index  # torch.eye has no counterpart in ONNX Runtime
     others = outputs[:, None, :].expand(-1, classes, -1).masked_fill(own, -torch.inf)
     return outputs - others.logsumexp(dim=2)

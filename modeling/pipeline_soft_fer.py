@@ -91,13 +91,18 @@ class SoftFerPipeline(Pipeline):
         return {"logits": output.logits} | ({} if affect is None else {"valence_arousal": affect})
 
     def postprocess(self, model_outputs, threshold=None, top_k=None):
+        affect = model_outputs.get("valence_arousal")
+        if any(values.isnan().any() for values in (model_outputs["logits"], affect) if values is not None):
+            raise ValueError(
+                f"{self.model.config.name_or_path or 'The model'} gives NaN for this face, which is no answer: load it "
+                "with dtype=torch.float32; if that changes nothing, its weights are broken, train it anew."
+            )
         scores = model_outputs["logits"][0].float().sigmoid().tolist()
         soft_label = {self.model.config.id2label[i]: score for i, score in enumerate(scores)}
         ranked = sorted(soft_label, key=soft_label.get, reverse=True)
         if threshold is None:
             threshold = 0.5 if top_k is None else 0.0
         total = sum(scores)
-        affect = model_outputs.get("valence_arousal")
         affect = {} if affect is None else dict(zip(("valence", "arousal"), affect[0].float().tolist(), strict=True))
         return {
             "label": ranked[0],

@@ -4,6 +4,8 @@ import copy
 import tempfile
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
 from huggingface_hub import HfApi
 from torch import Tensor
 from transformers import PreTrainedModel, ViTImageProcessor
@@ -22,6 +24,20 @@ def image_processor_for(config) -> ViTImageProcessor:
     return ViTImageProcessor(size=size, image_mean=config.image_mean, image_std=config.image_std)
 
 
+def _forget_figures(config, anew: set[str]) -> None:
+    """Drop what was fitted and measured with weights that were initialised anew (`anew`, their keys)."""
+    config.evaluation = {}
+    parts = {key: getattr(config, key) for key in ("ebc", "au") if hasattr(config, key)}
+    for name, part in parts.items():
+        if of_part := {key.removeprefix(f"{name}.") for key in anew if key.startswith(f"{name}.")}:
+            _forget_figures(part, of_part)
+    touched = {name for name in config.expressions if any(f"experts.{name}." in key for key in anew)}
+    kept = [name for name in config.expressions if name not in touched] if touched else []
+    for key in ("calibration", "training", "ebc_weights"):
+        if hasattr(config, key):
+            setattr(config, key, {name: value for name, value in getattr(config, key).items() if name in kept})
+
+
 def _name_in_folder(cls: type) -> str:
     return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
 
@@ -30,6 +46,12 @@ class SoftLabelModel(PreTrainedModel):
     """An image classifier whose `logits` (B, expressions), through a sigmoid, are a soft label."""
 
     main_input_name = "pixel_values"
+    accepts_loss_kwargs = False  # the loss is a batch's mean: `Trainer` divides it when it accumulates gradients
+    supports_gradient_checkpointing = True
+
+    def __init__(self, config):
+        config.adopt_labels()
+        super().__init__(config)
 
     def _init_weights(self, module):
         # timm has initialised its own weights. What no checkpoint holds (position tables and the like) has to be
@@ -37,16 +59,50 @@ class SoftLabelModel(PreTrainedModel):
         if hasattr(module, "init_non_persistent_buffers"):
             module.init_non_persistent_buffers()
 
+    def _set_gradient_checkpointing(self, enable: bool = True, *args, **kwargs):
+        for module in self.modules():
+            if hasattr(module, "set_grad_checkpointing"):
+                module.set_grad_checkpointing(enable)
+
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
+    def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
+        """As transformers'. Weights that the checkpoint lacks, or has in another size (`ignore_mismatched_sizes`, as
+        after `num_labels`), are initialised as timm does; what was fitted and measured with the lost ones leaves the
+        config."""
+        model, loading_info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        anew = set(loading_info["missing_keys"]) | {key for key, *_ in loading_info["mismatched_keys"]}
+        if anew:  # they are uninitialised memory
+            initialised = cls(copy.deepcopy(model.config)).state_dict()
+            with torch.no_grad():
+                for key, tensor in model.state_dict().items():
+                    if key in anew:
+                        tensor.copy_(initialised[key])
+            _forget_figures(model.config, anew)
         # Weights mapped from a file lie at odd addresses, where some CPUs' kernels add up in another order: equal
         # weights would give other last bits than they gave before they were saved.
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.device.type == "cpu" and tensor.data_ptr() % 64:
                 tensor.data = tensor.data.clone()
-        return loaded
+        return (model, loading_info) if output_loading_info else model
+
+    def soft_label_of(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """Labels as the loss takes them, (B, expressions) in [0, 1]: a soft label as it is, class indices (B,) as
+        one-hot. `ValueError` where they are neither."""
+        self.config.check_problem_type()
+        classes = logits.shape[1]
+        if labels.ndim == 1 and not labels.is_floating_point():
+            if ((labels < 0) | (labels >= classes)).any():
+                raise ValueError(
+                    f"labels are class indices from 0 to {classes - 1} ({', '.join(self.config.expressions)}), and "
+                    f"these go from {labels.min()} to {labels.max()}: leave other rows out."
+                )
+            labels = F.one_hot(labels.long(), classes)
+        if labels.shape != logits.shape:
+            raise ValueError(
+                f"labels are soft labels ({len(logits)}, {classes}) or whole-number class indices ({len(logits)},), "
+                f"not {labels.dtype} {tuple(labels.shape)}."
+            )
+        return labels.to(logits)
 
     def calibrate(self, log_odds: Tensor) -> Tensor:
         """Log-odds (B, expressions) / temperature + shift, as fitted on validation."""

@@ -4,24 +4,25 @@ import json
 
 import numpy as np
 import pytest
-from affectnet_plus.modeling import AUConfig, EBCConfig, SoftFerConfig
+from affectnet_plus.modeling import AUConfig, EBCConfig
 from affectnet_plus.training.arguments import RECIPES, ExpertArguments, OptimizationArguments
 from affectnet_plus.training.data import PermutationSampler
-from runs import assert_same_weights, train, weights
+from runs import train, weights
 from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
 
 PLAIN = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 0, "--seed", 3]
-EBC = ["--backbones", "test_resnet", "test_vit", "--warm_start_epochs", 10]
+EBC = ["--backbones", "test_resnet", "test_efficientnet", "--warm_start_epochs", 10]
 
 
 @pytest.fixture(scope="module")
 def warm(ferplus, tmp_path_factory):
-    """Two experts, and what their command said."""
+    """Two experts by two commands for one folder, and what each said."""
     cwd = tmp_path_factory.mktemp("warm")
-    args = [*PLAIN, *EBC, "--dataset_name", ferplus, "--expressions", "happy", "contempt", "--num_train_epochs", 3]
-    return cwd / "ebc", args, train(*args, "--output_dir", "ebc", cwd=cwd)
+    args = [*PLAIN, *EBC, "--dataset_name", ferplus, "--num_train_epochs", 3]
+    said = [train(*args, "--expressions", name, "--output_dir", "ebc", cwd=cwd) for name in ("happy", "contempt")]
+    return cwd / "ebc", args, said
 
 
 def test_an_epoch_is_each_row_of_the_expression_once_and_as_many_others(warm):
@@ -38,55 +39,45 @@ def test_an_epoch_is_each_row_of_the_expression_once_and_as_many_others(warm):
 
 def test_the_best_epoch_is_kept(warm):
     folder, _, said = warm
-    for name, record in EBCConfig.from_pretrained(folder).training.items():
-        lines = [line for line in said.splitlines() if line.startswith(f"{name}: epoch")]
+    for (name, record), lines in zip(EBCConfig.from_pretrained(folder).training.items(), said, strict=True):
+        lines = [line for line in lines.splitlines() if line.startswith(f"{name}: epoch")]
         measured = [float(line.split("auroc ")[1].split(",")[0]) for line in lines]
         assert len(measured) == 2  # after the last epoch it is measured anyway
-        assert record["metric_for_best_model"] == "auroc"
+        assert record["metric_for_best_model"] == "auroc" and record["auroc"] >= max(measured) - 5e-3
         best = int(np.argmax(measured)) + 1
-        assert record.get("best_step") in (None, best * record["steps"] // 3)
+        assert record["sampler"].get("best_step") in (None, best * record["steps"] // 3)
 
 
 def test_all_experts_go_on_from_one_start_last_layer_included(warm, tmp_path):
     folder, args, said = warm
+    assert "warm_start: epoch" in said[0] and "warm_start: epoch" not in said[1]
     made = sorted((folder / "warm_start").iterdir())
-    assert [path.name for path in made] == ["0-test_resnet", "1-test_vit"]
+    assert [path.name for path in made] == ["0-test_resnet", "1-test_efficientnet"]
     for path in made:
-        config = SoftFerConfig.from_pretrained(path)
+        config = AutoModelForImageClassification.from_pretrained(path).config
         assert config.activation == "softmax" and config.training["all"]["num_train_epochs"] == 10
-        assert config.training["all"]["accuracy"] > 0.5
-        AutoModelForImageClassification.from_pretrained(path)
+        assert config.training["all"]["accuracy"] > 0.3
     assert EBCConfig.from_pretrained(folder).rest_outputs == 7
     # A learning rate of nothing leaves the start as it is.
-    still = [*args, "--output_dir", "still", "--learning_rate", 1e-12, "--weight_decay", 0, "--max_train_steps", 1]
-    train(*still, "--init_from", folder, "--warm_start_epochs", 0, cwd=tmp_path)
+    still = [*args, "--expressions", "happy", "--learning_rate", 1e-12, "--weight_decay", 0, "--max_train_steps", 1]
+    train(*still, "--init_from", folder, "--warm_start_epochs", 0, "--output_dir", "still", cwd=tmp_path)
     ours, start = weights(tmp_path / "still"), weights(made[0])
-    happy = EXPRESSIONS.index("happy")
     name = "experts.happy.classifiers.0.fc.weight"
-    np.testing.assert_allclose(ours[name][0], start["backbone.fc.weight"][happy], atol=1e-6)
+    np.testing.assert_allclose(ours[name][0], start["backbone.fc.weight"][EXPRESSIONS.index("happy")], atol=1e-6)
     np.testing.assert_allclose(ours[name.replace("fc", "conv1")], start["backbone.conv1.weight"], atol=1e-6)
-
-
-def test_another_command_for_the_same_folder_takes_the_start_that_is_there(warm, ferplus, tmp_path):
-    folder, args, _ = warm
-    split = [*args[: args.index("--expressions")], "--num_train_epochs", 3, "--output_dir", "ebc", "--expressions"]
-    assert "warm_start: epoch" in train(*split, "contempt", cwd=tmp_path)
-    assert "warm_start: epoch" not in train(*split, "happy", cwd=tmp_path)
-    assert_same_weights(tmp_path / "ebc", folder)
-    said = train(*split, "sad", "--warm_start_epochs", 5, cwd=tmp_path, expect=2)
-    assert "warm_start" in said and "num_train_epochs (was 10.0, now 5.0)" in said
+    said = train(*args, "--output_dir", folder, "--expressions", "sad", "--warm_start_epochs", 5, cwd=".", expect=2)
+    assert "warm_start comes from a run with other settings: num_train_epochs (was 10.0, now 5.0)" in said
 
 
 def test_au_experts_can_go_on_from_the_start_of_an_ebc(warm, ferplus, tmp_path):
     folder, _, _ = warm
     args = [*PLAIN, "--dataset_name", ferplus, "--init_from", folder, "--output_dir", "au", "--num_train_epochs", 1]
-    train(*args, "--backbone", "test_vit", "--expressions", "happy", script="train_au.py", cwd=tmp_path)
+    train(*args, "--backbone", "test_efficientnet", "--expressions", "happy", script="train_au.py", cwd=tmp_path)
     config = AUConfig.from_pretrained(tmp_path / "au")
     assert config.rest_outputs == 7 and not (tmp_path / "au/warm_start").exists()
-    assert config.training["happy"]["init_from"][0].startswith("1-test_vit (sha256")
-    assert config.training["happy"]["auroc"] > 0.9
-    said = train(*args, "--backbone", "test_resnet2", "--output_dir", "x", script="train_au.py", cwd=tmp_path, expect=2)
-    assert "no warm start of test_resnet2, only of test_resnet, test_vit" in said
+    assert config.training["happy"]["init_from"][0].startswith("1-test_efficientnet (sha256")
+    said = train(*args, "--backbone", "test_vit", script="train_au.py", cwd=tmp_path, expect=2)
+    assert "no warm start of test_vit, only of test_efficientnet, test_resnet" in said
 
 
 @pytest.mark.parametrize("start", ["scratch", "pretrained"])

@@ -72,6 +72,7 @@ class Run:
     parts: list[str]  # still to be trained: expressions, or the one part of a model that has no others
     first_step: int = 0  # of its next part in trackers, whose steps may only grow over all runs of a command
     tracked_as: str = ""  # in trackers, before the part's name
+    warm_start: dict | None = None  # as `plan_warm_starts` has it
 
     def draws_per_epoch(self, part: str) -> int:
         """Of an expert two per row of its expression: all of them once, and as many others."""
@@ -123,7 +124,7 @@ def main_process_prepares(accelerator: Accelerator):
     dist.destroy_process_group(patient)
 
 
-def _as_main_process(accelerator: Accelerator, decide: Callable):
+def as_main_process(accelerator: Accelerator, decide: Callable):
     """What `decide` gives on the main process, or the error that it raises there, on all of them."""
     answer = None
     if accelerator.is_main_process:
@@ -174,7 +175,7 @@ def plan_runs(
             settings["init_from"] = [w["said"] for w in weights]
         of_step = settings | shares_of_a_step(accelerator, args)
         decide = partial(_left_to_train, output_dir, list(parts), args, config, settings, of_step)
-        left, checkpoints = _as_main_process(accelerator, decide)
+        left, checkpoints = as_main_process(accelerator, decide)
         run = (accelerator, args, config, model_class, output_dir, rows, evaluation, settings, weights)
         runs.append(Run(*run, checkpoints, left))
         if accelerator.is_main_process:
@@ -503,7 +504,7 @@ def train_expert(
         best_by=None if metric == "last" else (metric, 1),
     )  # fmt: skip
     log_odds = outputs[:, expression_columns]
-    fitted = fit_calibration(log_odds, is_expression, expert_args.prior)
+    fitted = fit_calibration(log_odds, is_expression, prior)
     steps = sampled.pop("steps")
     record = {
         **run.settings,
@@ -678,7 +679,7 @@ def check_same_network(output_dir: Path, config) -> None:
         return
     held = AutoConfig.from_pretrained(output_dir)
     of_network = ("model_type", "backbones", "backbone", "action_units", "rest_outputs", "valence_arousal")
-    for key in (*of_network, "activation", *INPUT_SETTINGS):
+    for key in (*of_network, "activation", "backbone_normalization", *INPUT_SETTINGS):
         ours, theirs = (list(v) if isinstance(v := getattr(c, key, None), tuple) else v for c in (config, held))
         if ours != theirs:
             raise ValueError(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from affectnet_plus.modeling import backbones_of, create_backbone
+from affectnet_plus.modeling import backbones_of, create_backbone, pretrained_normalization
 from safetensors.torch import load_file
 from torch import nn
 
@@ -23,6 +23,29 @@ def parts_of(network: nn.Module) -> list[nn.Module]:
     if hasattr(network, "classifiers"):
         return list(network.classifiers)
     return [getattr(network, "backbone", network)]
+
+
+def normalization_of_start(args, backbones: list[str]) -> list[dict | None] | None:
+    """For a config's `backbone_normalization`: what the weights that `args` (NetworkArguments) start each of these
+    backbones from were trained with; None where that is the image processor's, or unknown (a file of weights alone)."""
+    if args.pretrained:
+        return pretrained_normalization(backbones)
+    paths = args.init_from * len(backbones) if len(args.init_from) == 1 else args.init_from
+    if len(paths) != len(backbones):  # `read_weights` says so
+        return None
+    found = []
+    for number, path in enumerate(paths):
+        folds = sorted(Path(path).glob("fold-*"))[:1]  # alike in this
+        found.append(_normalization_in(_own_folder(*folds or [Path(path)], number, backbones, {})))
+    return found if any(found) else None
+
+
+def _normalization_in(path: Path) -> dict | None:
+    config = (path.parent if path.name == _WEIGHTS else path) / "config.json"
+    config = json.loads(config.read_text()) if config.is_file() else {}
+    if of_timm := config.get("pretrained_cfg"):  # one of timm's own folders
+        return {key: of_timm[key] for key in ("mean", "std")} if {"mean", "std"} <= of_timm.keys() else None
+    return (config.get("backbone_normalization") or [None])[0]
 
 
 def read_weights(paths: list[str], config, settings: dict) -> list[dict]:
@@ -42,6 +65,13 @@ def read_weights(paths: list[str], config, settings: dict) -> list[dict]:
         )
     of_each = paths if len(paths) > 1 else paths * len(backbones)
     folders = [_own_folder(Path(path), number, backbones, settings) for number, path in enumerate(of_each)]
+    normalization = config.backbone_normalization or [None] * len(backbones)
+    for path, wanted in zip(folders, normalization, strict=True):
+        if (trained := _normalization_in(path)) != wanted:
+            raise ValueError(
+                f"--init_from {path} was trained with the normalisation {trained or 'of the image processor'}, and "
+                f"backbone_normalization says {wanted}: continue it with the same."
+            )
     pairs = list(zip(folders, backbones, strict=True))
     read = {pair: _for_backbone(_read(pair[0], settings, config), pair[1], config.network_size) for pair in set(pairs)}
     return [read[pair] for pair in pairs]

@@ -41,7 +41,8 @@ from affectnet_plus.training.experts import (
     train_expert,
     train_runs,
 )
-from affectnet_plus.training.warm_start import warm_start
+from affectnet_plus.training.initial_weights import normalization_of_start
+from affectnet_plus.training.warm_start import plan_warm_starts, warm_start
 from huggingface_hub.errors import HfHubHTTPError as HTTPError
 
 from affectnet_plus import EXPRESSIONS, match_expressions
@@ -83,7 +84,10 @@ def main():
     # Everything the user can mend is said here, before any long work.
     try:
         expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(au_args.expressions))]
-        config = AUConfig(backbone=au_args.backbone, rest_outputs=au_args.rest_outputs, **au_args.input_settings())
+        config = AUConfig(
+            backbone=au_args.backbone, rest_outputs=au_args.rest_outputs, **au_args.input_settings(),
+            backbone_normalization=normalization_of_start(au_args, [au_args.backbone]),
+        )  # fmt: skip
         check_backbone(config.backbone, config.network_size)
         args = args.with_recipe("experts", au_args.pretrained)
         accelerator = create_accelerator(args, fold_args)
@@ -108,6 +112,7 @@ def main():
             accelerator, data_args, args, fold_args, au_args, config, AUForImageClassification, expressions, train,
             evaluation, source,
         )  # fmt: skip
+        plan_warm_starts(runs, au_args)
         repo_id = start_pushing(accelerator, args, fold_args)
     except (ValueError, OSError, ImportError, HTTPError) as error:
         stop(error)
@@ -122,7 +127,7 @@ def main():
             run, expression, priors[EXPRESSIONS.index(expression)], create, loss, *targets, slice(1), present_from
         )
 
-    train_runs(runs, train_part, all_args, repo_id, prepare=partial(warm_start, expert_args=au_args))
+    train_runs(runs, train_part, all_args, repo_id, prepare=warm_start)
 
 
 def targets_of(split: Split, expression: str, config: AUConfig, table: ActionUnitTable | None) -> np.ndarray:

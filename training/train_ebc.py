@@ -34,7 +34,8 @@ from affectnet_plus.training.experts import (
     train_expert,
     train_runs,
 )
-from affectnet_plus.training.warm_start import warm_start
+from affectnet_plus.training.initial_weights import normalization_of_start
+from affectnet_plus.training.warm_start import plan_warm_starts, warm_start
 from huggingface_hub.errors import HfHubHTTPError as HTTPError
 
 from affectnet_plus import EXPRESSIONS, match_expressions
@@ -58,7 +59,10 @@ def main():
     try:
         expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(ebc_args.expressions))]
         config = EBCConfig(
-            backbones=ebc_args.backbones, rest_outputs=ebc_args.rest_outputs, **ebc_args.input_settings()
+            backbones=ebc_args.backbones,
+            rest_outputs=ebc_args.rest_outputs,
+            **ebc_args.input_settings(),
+            backbone_normalization=normalization_of_start(ebc_args, ebc_args.backbones),
         )
         for backbone in config.backbones:
             check_backbone(backbone, config.network_size)
@@ -74,6 +78,7 @@ def main():
             accelerator, data_args, args, fold_args, ebc_args, config, EBCForImageClassification, expressions, train,
             evaluation,
         )  # fmt: skip
+        plan_warm_starts(runs, ebc_args)
         repo_id = start_pushing(accelerator, args, fold_args)
     except (ValueError, OSError, ImportError, HTTPError) as error:
         stop(error)
@@ -84,7 +89,7 @@ def main():
         targets = [(split.labels == index)[:, None].astype("float32") for split in (run.train, run.evaluation)]
         train_expert(run, expression, priors[index], create, ensemble_loss, *targets, expression_columns=slice(None))
 
-    train_runs(runs, train_part, all_args, repo_id, prepare=partial(warm_start, expert_args=ebc_args))
+    train_runs(runs, train_part, all_args, repo_id, prepare=warm_start)
 
 
 def ensemble_loss(log_odds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -51,6 +51,7 @@ from affectnet_plus.training.experts import (
     train_network,
     train_runs,
 )
+from affectnet_plus.training.initial_weights import normalization_of_start
 from affectnet_plus.training.metrics import HumanLabels, ValenceArousal, defined, js_divergence
 from affectnet_plus.training.report import write_comparison
 from huggingface_hub.errors import HfHubHTTPError as HTTPError
@@ -187,6 +188,7 @@ def main():
             valence_arousal=model_args.valence_arousal,
             mirrored=model_args.mirrored,
             **model_args.input_settings(),
+            backbone_normalization=normalization_of_start(model_args, [model_args.backbone]),
         )
         check_backbone(config.backbone, config.network_size)
         if model_args.metric_for_best_model and args.eval_strategy == "no":

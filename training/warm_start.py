@@ -6,6 +6,8 @@ that has seen all rows of all expressions knows more of each.
 """
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,11 +18,18 @@ from affectnet_plus.modeling import (
     SoftFerForImageClassification,
     backbones_of,
     create_backbone,
-    network_input,
+    network_inputs,
 )
 from affectnet_plus.training.arguments import ExpertArguments
 from affectnet_plus.training.checkpoints import written_beside
-from affectnet_plus.training.experts import Run, finish_network, records_in, train_network
+from affectnet_plus.training.experts import (
+    Run,
+    as_main_process,
+    check_same_settings,
+    finish_network,
+    records_in,
+    train_network,
+)
 from affectnet_plus.training.initial_weights import WARM_START, read_weights
 from affectnet_plus.training.metrics import HumanLabels, defined
 
@@ -43,8 +52,8 @@ class SoftmaxClassifiers(torch.nn.Module):
         )
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        pixel_values = network_input(pixel_values, self.config)
-        return torch.cat([classifier(pixel_values).float() for classifier in self.classifiers], dim=1)
+        pairs = zip(self.classifiers, network_inputs(pixel_values, self.config), strict=True)
+        return torch.cat([classifier(faces).float() for classifier, faces in pairs], dim=1)
 
 
 def softmax_loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -55,18 +64,36 @@ def softmax_loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(of_each.flatten(0, 1), labels.flatten()) * of_each.shape[1]
 
 
-def warm_start(run: Run, expert_args: ExpertArguments) -> None:
-    """Train the classifiers, or go on from those that an earlier command has trained into this folder by the same
-    settings; the experts of `run` then start from them."""
-    if not expert_args.warm_start_epochs:
+def plan_warm_starts(runs: list[Run], expert_args: ExpertArguments) -> None:
+    """Say in each run by which settings its warm start is trained, and whether an earlier command has done so already;
+    `ValueError` where its folder holds one by other settings."""
+    for run in runs if expert_args.warm_start_epochs else ():
+        settings = {key: value for key, value in run.settings.items() if key not in _OF_EXPERTS}
+        settings["num_train_epochs"] = expert_args.warm_start_epochs
+        settings["learning_rate"] = expert_args.warm_start_learning_rate
+        is_there = as_main_process(run.accelerator, partial(_is_there, run, settings))
+        run.warm_start = {"settings": settings, "is_there": is_there, "pretrained": expert_args.pretrained}
+
+
+def _is_there(run: Run, settings: dict) -> bool:
+    records = [record for folder in _folders(run) for record in records_in(folder).values()]
+    if not records or (run.args.overwrite_output_dir and not settings.items() <= records[0].items()):
+        return False
+    for record in records:
+        check_same_settings(run.output_dir / WARM_START, record, settings)
+    return len(records) == len(_folders(run))
+
+
+def _folders(run: Run) -> list[Path]:
+    return [run.output_dir / WARM_START / f"{i}-{name}" for i, name in enumerate(backbones_of(run.config))]
+
+
+def warm_start(run: Run) -> None:
+    """Train the classifiers where they are not there yet; the experts of `run` then go on from them."""
+    if run.warm_start is None:
         return
-    config, folder = run.config, run.output_dir / WARM_START
-    folders = [folder / f"{number}-{name}" for number, name in enumerate(backbones_of(config))]
-    settings = {key: value for key, value in run.settings.items() if key not in _OF_EXPERTS}
-    settings["num_train_epochs"] = expert_args.warm_start_epochs
-    settings["learning_rate"] = expert_args.warm_start_learning_rate
-    records = [records_in(path).get("all", {}) for path in folders]
-    if not all(settings.items() <= record.items() for record in records):
+    config, folders, settings = run.config, _folders(run), run.warm_start["settings"]
+    if not run.warm_start["is_there"]:
         args = replace(run.args, num_train_epochs=settings["num_train_epochs"], learning_rate=settings["learning_rate"])
         own = replace(run, args=args, settings=settings)
         labels = run.evaluation.labels
@@ -80,7 +107,7 @@ def warm_start(run: Run, expert_args: ExpertArguments) -> None:
 
         network, outputs, record = train_network(
             own, WARM_START, len(EXPRESSIONS),
-            lambda: SoftmaxClassifiers(config, expert_args.pretrained),
+            lambda: SoftmaxClassifiers(config, run.warm_start["pretrained"]),
             softmax_loss,
             run.train.labels[:, None].astype("float32"),
             groups=[np.arange(len(run.train))],
@@ -90,9 +117,13 @@ def warm_start(run: Run, expert_args: ExpertArguments) -> None:
 
         def save(bare: SoftmaxClassifiers) -> None:
             each = torch.from_numpy(outputs).unflatten(1, (-1, len(EXPRESSIONS))).unbind(dim=1)
-            for name, path, classifier, own in zip(backbones_of(config), folders, bare.classifiers, each, strict=True):
-                same_input = {key: getattr(config, key) for key in INPUT_SETTINGS}
-                of_one = SoftFerConfig(backbone=name, activation="softmax", **same_input)
+            same_input = {key: getattr(config, key) for key in INPUT_SETTINGS}
+            normalization = config.backbone_normalization or [None] * len(folders)
+            for path, name, trained, classifier, own in zip(
+                folders, backbones_of(config), normalization, bare.classifiers, each, strict=True
+            ):
+                of_backbone = {"backbone": name, "backbone_normalization": trained and [trained]}
+                of_one = SoftFerConfig(**of_backbone, activation="softmax", **same_input)
                 of_one.training = {"all": training | defined(measure(own.numpy()))}
                 with torch.device("meta"):
                     model = SoftFerForImageClassification(of_one)
