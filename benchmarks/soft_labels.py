@@ -321,13 +321,11 @@ class Runner:
     def cost(self, rows: str) -> dict:
         """Faces drawn in training, and minutes that all commands took."""
         logs = [file.read_text() for file in (self.folder / rows).glob("*.log")]
-        records = [
-            record.get("sampler", record)
-            for config in (self.folder / rows).rglob("config.json")
-            for record in json.loads(config.read_text()).get("training", {}).values()
-        ]
+        configs = [config for kind in ("ebc", "au") for config in (self.folder / rows / kind).rglob("config.json")]
+        configs = [c for c in configs if c.parent.parent.name != "warm_start" or c.parent.name.startswith("0-")]
+        records = [r for config in configs for r in json.loads(config.read_text())["training"].values()]
         return {
-            "draws": sum(record["drawn"]["draws"] if "drawn" in record else record["draws"] for record in records),
+            "draws": sum(record["drawn" if "drawn" in record else "sampler"]["draws"] for record in records),
             "minutes": round(sum(float(log.rpartition(_MINUTES)[2]) for log in logs), 1),
         }
 
