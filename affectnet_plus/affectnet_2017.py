@@ -22,6 +22,7 @@ from .rows import (
     attempts,
     decode_image,
     finite_float32,
+    lines_of,
     read,
     times_of_files,
     unknown_numbers,
@@ -149,7 +150,7 @@ def _values(line: str) -> list[str]:
 def _lines(path: str, image_folders: tuple[str, ...]) -> list[CsvShard]:
     found = []
     with io.FileIO(path) as raw, io.BufferedReader(raw) as file:
-        columns = tuple(_values(file.readline().decode("utf-8-sig", "replace")))
+        columns = tuple(_values(next(lines_of(file, path), b"").decode("utf-8-sig", "replace")))
         if _COLUMNS[0] not in columns:  # a list without a header: its first line is a row
             columns = _COLUMNS
             file.seek(0)
@@ -158,7 +159,7 @@ def _lines(path: str, image_folders: tuple[str, ...]) -> list[CsvShard]:
                 f"{path} lacks the column {listed(missing)} (found {listed(columns)}): download it again."
             )
         start, count, row = file.tell(), 0, 0
-        for _ in file:
+        for _ in lines_of(file, path):
             count += 1
             if count == PAIRS_PER_SHARD:
                 end = file.tell()

@@ -18,12 +18,14 @@ import numpy as np
 import PIL.Image
 
 from .expressions import EXPRESSIONS, LABEL_ORDERS, listed, match_expressions
+from .files import MOST_ANNOTATION_BYTES, read_regular_file
 from .rows import (
     PAIRS_PER_SHARD,
     Damage,
     ReleaseError,
     attempts,
     check_image,
+    lines_of,
     read,
     times_of_files,
     times_of_folder,
@@ -72,11 +74,12 @@ def folders(release: str, config_name: str) -> dict[str, str]:
 
 def shards(release: str, config) -> dict[str, tuple[list[VoteShard], list[Damage]]]:
     path = os.path.join(release, _VOTES)
-    with io.FileIO(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", "replace", newline="") as text:
-        try:
-            header, *lines = list(csv.reader(text)) or [[]]
-        except csv.Error as error:  # such as a value of more than 131,072 characters
-            raise ReleaseError(f"{path} is no CSV file that can be read ({error}): download it again.") from None
+    try:
+        text = read_regular_file(path, MOST_ANNOTATION_BYTES).decode("utf-8-sig", "replace")
+        header, *lines = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+    except (OSError, csv.Error) as error:  # the latter: such as a value of more than 131,072 characters
+        reason = getattr(error, "strerror", None) or error
+        raise ReleaseError(f"{path} is no CSV file that can be read ({reason}): download it again.") from None
     if tuple(header) != _COLUMNS:
         raise ReleaseError(
             f"{path} begins with the columns {listed(header)}, not {listed(_COLUMNS)}: download it again."
@@ -119,7 +122,7 @@ def shards(release: str, config) -> dict[str, tuple[list[VoteShard], list[Damage
 def _line_offsets(path: str) -> np.ndarray:
     """(rows, 2): where each row of a CSV with a header begins and ends, in bytes."""
     with io.FileIO(path) as raw, io.BufferedReader(raw, 1 << 20) as file:
-        ends = np.cumsum([len(line) for line in file])
+        ends = np.cumsum([len(line) for line in lines_of(file, path)])
     return np.stack([ends[:-1], ends[1:]], axis=1)
 
 

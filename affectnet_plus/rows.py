@@ -101,6 +101,7 @@ def unknown_numbers() -> np.ndarray:
 
 _THREADS = 4
 _MOST_N = 2**63 - 1  # the column is int64
+_MOST_LINE = 1 << 20
 
 
 def read(path: str, kind: str = "unreadable annotation") -> bytes:
@@ -109,6 +110,14 @@ def read(path: str, kind: str = "unreadable annotation") -> bytes:
         return read_regular_file(path, MOST_ANNOTATION_BYTES if kind == "unreadable annotation" else MOST_IMAGE_BYTES)
     except OSError as error:
         raise Damage(f"cannot be read ({error.strerror})", kind, path) from None
+
+
+def lines_of(file: io.BufferedReader, path: str) -> Iterator[bytes]:
+    """The lines of a CSV file from where it stands; `ReleaseError` at one so long that it is none."""
+    while line := file.readline(_MOST_LINE):
+        if len(line) == _MOST_LINE:
+            raise ReleaseError(f"{path} has a line of more than {_MOST_LINE:,} bytes: download it again.")
+        yield line
 
 
 def numbered_files(folder: str, endings: tuple[str, ...], kind: str) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -121,7 +130,7 @@ def numbered_files(folder: str, endings: tuple[str, ...], kind: str) -> tuple[np
 
     def fits(name: str) -> bool:
         if (n := _number_of(name)) > _MOST_N:
-            damages[n] = Damage(f"has a number above {_MOST_N}: rename it", kind, f"{folder}/{name}")
+            damages[n] = Damage(f"has a number above {_MOST_N}", kind, f"{folder}/{name}")
         return n <= _MOST_N
 
     with os.scandir(folder) as entries:

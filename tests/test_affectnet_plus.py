@@ -253,7 +253,7 @@ def test_a_number_of_many_digits_is_read_or_named(release, tmp_path, digits):
         assert load(release, split="train")["image_id"][:] == [9, 10, 100, n]
         assert check(release, 1).num_rows == 10
         return
-    with pytest.raises(ReleaseError, match=f"{n}.* has a number above {2**63 - 1}: rename it"):
+    with pytest.raises(ReleaseError, match=f"{n}.* has a number above {2**63 - 1}: unpack"):
         load(release)
     assert check(release, 1).counts["unreadable annotation"] == 1
     with pytest.warns(UserWarning, match="1 broken row"):
