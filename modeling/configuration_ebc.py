@@ -30,8 +30,3 @@ class EBCConfig(SoftLabelConfig):
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         self.backbones = list(self.backbones)
-        if self.backbone_normalization and len(self.backbone_normalization) != len(self.backbones):
-            raise ValueError(
-                f"backbone_normalization has {len(self.backbone_normalization)} entries for {len(self.backbones)} "
-                "backbones: one for each, or None."
-            )

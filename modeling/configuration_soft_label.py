@@ -55,6 +55,12 @@ class SoftLabelConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.upscale < 1:
             raise ValueError(f"upscale is a whole number from 1, not {self.upscale}.")
+        backbones = len(getattr(self, "backbones", [""]))
+        if self.backbone_normalization and len(self.backbone_normalization) != backbones:
+            raise ValueError(
+                f"backbone_normalization has {len(self.backbone_normalization)} entries for {backbones} backbone(s): "
+                "one for each, or None."
+            )
         for trained in self.backbone_normalization or []:
             if trained is not None and [len(trained.get(key, ())) for key in ("mean", "std")] != [3, 3]:
                 raise ValueError(f"backbone_normalization has a mean and a std of three channels each, not {trained}.")

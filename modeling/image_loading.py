@@ -4,7 +4,6 @@ import os
 from io import BytesIO
 from pathlib import Path
 
-import datasets
 import numpy as np
 import requests
 import torch
@@ -84,11 +83,11 @@ def undecoded(rows, column: str):
     Rows stay as they are where somebody has set a transform, which expects images, or where a stream knows no columns.
     """
     feature = (rows.features or {}).get(column)
-    if not (isinstance(feature, datasets.Image) and feature.decode) or feature.mode not in (None, "RGB"):
+    if type(feature).__name__ != "Image" or not feature.decode or feature.mode not in (None, "RGB"):
         return rows
     if getattr(rows, "format", {}).get("type") == "custom":
         return rows
-    return rows.with_format(None).cast_column(column, datasets.Image(decode=False))
+    return rows.with_format(None).cast_column(column, type(feature)(decode=False))  # models do without `datasets`
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -140,16 +140,16 @@ def _then(config) -> str:
         steps.append("The model standardises each image by its own mean and deviation")
     if config.upscale > 1:
         steps.append(f"It is enlarged to {config.network_size} x {config.network_size} pixels inside the model")
-    renormalized = {
-        name: f"{name} {trained['mean']} and {trained['std']}"
+    renormalized = [
+        f"{name} {trained['mean']} and {trained['std']}"
         for part in ((config.ebc, config.au) if hasattr(config, "ebc") else (config,))
         for name, trained in zip(backbones_of(part), part.backbone_normalization or [], strict=False)
         if trained and not config.per_image_standardization
-    }
+    ]
     if renormalized:
         steps.append(
             "Inside the model each backbone gets the mean and deviation that its pretrained weights were trained with "
-            f"({', '.join(renormalized.values())})"
+            f"({', '.join(dict.fromkeys(renormalized))})"
         )
     if getattr(config, "mirrored", False):
         steps.append("Scores are those of the image and its mirror image together")

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from datasets import Dataset, IterableDataset
-from datasets.iterable_dataset import IterableColumn
+import torch.nn.functional as F
 from torch.utils.data import StackDataset
 from transformers import Pipeline
 from transformers.pipelines.pt_utils import KeyDataset
@@ -69,11 +68,11 @@ class SoftFerPipeline(Pipeline):
             inputs = (row["image"] for row in inputs) if streaming else KeyDataset(inputs, "image")
         elif isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes, list)):
             # A column of a dataset, read row by row: as a list, all images would be decoded at once.
-            if isinstance(getattr(inputs, "source", None), Dataset):
+            if hasattr(getattr(inputs, "source", None), "features"):
                 inputs = undecoded(inputs.source, inputs.column_name)[inputs.column_name]
             return list(super().__call__(StackDataset(image=inputs), **kwargs))
-        elif isinstance(inputs, IterableColumn):
-            if isinstance(inputs.source, IterableDataset):
+        elif type(inputs).__name__ == "IterableColumn":
+            if hasattr(inputs.source, "features"):
                 inputs = undecoded(inputs.source, inputs.column_name)[inputs.column_name]
             inputs = iter(inputs)
         return super().__call__(inputs, **kwargs)
@@ -91,24 +90,25 @@ class SoftFerPipeline(Pipeline):
         return {"logits": output.logits} | ({} if affect is None else {"valence_arousal": affect})
 
     def postprocess(self, model_outputs, threshold=None, top_k=None):
+        logits = model_outputs["logits"][0].float()
+        distribution = F.logsigmoid(logits).softmax(dim=0)  # scores / their sum, also where they are too small for that
         affect = model_outputs.get("valence_arousal")
-        if any(values.isnan().any() for values in (model_outputs["logits"], affect) if values is not None):
+        if any(values.isnan().any() for values in (logits, distribution, affect) if values is not None):
             raise ValueError(
                 f"{self.model.config.name_or_path or 'The model'} gives NaN for this face, which is no answer: load it "
                 "with dtype=torch.float32; if that changes nothing, its weights are broken, train it anew."
             )
-        scores = model_outputs["logits"][0].float().sigmoid().tolist()
-        soft_label = {self.model.config.id2label[i]: score for i, score in enumerate(scores)}
+        names = self.model.config.expressions
+        soft_label = dict(zip(names, logits.sigmoid().tolist(), strict=True))
         ranked = sorted(soft_label, key=soft_label.get, reverse=True)
         if threshold is None:
             threshold = 0.5 if top_k is None else 0.0
-        total = sum(scores)
         affect = {} if affect is None else dict(zip(("valence", "arousal"), affect[0].float().tolist(), strict=True))
         return {
             "label": ranked[0],
             "score": soft_label[ranked[0]],
             "soft_label": soft_label,
-            "distribution": {name: score / total for name, score in soft_label.items()},
+            "distribution": dict(zip(names, distribution.tolist(), strict=True)),
             "labels": [name for name in ranked if soft_label[name] >= threshold][:top_k],
             **affect,
         }

@@ -62,7 +62,10 @@ class SoftLabelModel(PreTrainedModel):
     def _set_gradient_checkpointing(self, enable: bool = True, *args, **kwargs):
         for module in self.modules():
             if hasattr(module, "set_grad_checkpointing"):
-                module.set_grad_checkpointing(enable)
+                try:
+                    module.set_grad_checkpointing(enable)
+                except AssertionError as error:
+                    raise ValueError(f"timm's {type(module).__name__} has no gradient checkpointing.") from error
 
     @classmethod
     def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):

@@ -201,10 +201,16 @@ def test_pushed_code_runs_without_this_package(create, tmp_path):
         "from transformers import pipeline\n"
         "fer = pipeline('soft-fer', model='pushed', trust_remote_code=True)\n"
         "print(json.dumps(fer(np.load('face.npy'))))\n"
+        # and is trained there on other classes
+        "import torch; from transformers import AutoModelForImageClassification as Auto\n"
+        "other = {'num_labels': 3, 'ignore_mismatched_sizes': True, 'trust_remote_code': True}\n"
+        "model, labels = Auto.from_pretrained('pushed', **other), torch.tensor([0, 2])\n"
+        "assert model(torch.randn(2, 3, *2 * [model.config.image_size]), labels=labels).loss.isfinite()\n"
     )
     run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    there = json.loads(run.stdout.splitlines()[-1])["soft_label"]
+    (answer,) = (line for line in run.stdout.splitlines() if line.startswith("{"))
+    there = json.loads(answer)["soft_label"]
     for trust in (None, True):  # with this package it opens like any other, by the package's own code
         fer = pipeline("soft-fer", model=str(tmp_path / "pushed"), trust_remote_code=trust)
         assert type(fer.model) is type(model) and fer(face)["soft_label"] == pytest.approx(there)

@@ -13,6 +13,7 @@ import torch
 from affectnet_plus.modeling import EBCConfig, EBCForImageClassification
 from hostile import EPS, ghostscript
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from skimage.data import astronaut
 from transformers import pipeline
 
@@ -57,6 +58,25 @@ def test_output(fer, face):
     pixel_values = fer.image_processor(images=face, return_tensors="pt")["pixel_values"]
     expected = fer.model(pixel_values).logits.sigmoid()[0].tolist()
     assert list(answer["soft_label"].values()) == pytest.approx(expected)
+
+
+def test_nan_is_no_answer(fer, face, tmp_path):
+    fer.model.save_pretrained(tmp_path / "diverged")
+    weights = load_file(tmp_path / "diverged/model.safetensors")
+    weights["experts.sad.classifiers.0.head.bias"].fill_(torch.nan)
+    save_file(weights, tmp_path / "diverged/model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="diverged gives NaN for this face.*weights are broken"):
+        pipeline("soft-fer", model=str(tmp_path / "diverged"))(face)
+
+
+def test_scores_too_small_for_a_sum_have_a_distribution(fer, face, tmp_path):
+    fer.model.save_pretrained(tmp_path)
+    config = EBCConfig.from_pretrained(tmp_path)
+    config.calibration = {name: {"log_odds_shift": -300.0 + 20 * i} for i, name in enumerate(EXPRESSIONS)}
+    config.save_pretrained(tmp_path)
+    answer = pipeline("soft-fer", model=str(tmp_path))(face)
+    assert sum(answer["soft_label"].values()) == 0 and sum(answer["distribution"].values()) == pytest.approx(1)
+    assert answer["distribution"]["contempt"] > answer["distribution"]["neutral"]
 
 
 def test_threshold_and_top_k(fer, face):
