@@ -49,6 +49,11 @@ def test_unknown_values_are_those_of_one_process(kind, two_ranks, ferplus, tmp_p
         np.testing.assert_allclose(two[name], one[name], atol=1e-6, rtol=1e-6)
 
 
+def test_what_is_to_be_trained_is_what_the_main_process_finds(two_ranks):
+    says = [(two_ranks / f"refused-{rank}").read_text() for rank in range(2)]
+    assert says[0] == says[1] and "of-rank-0 holds a finished model" in says[0]
+
+
 def test_who_prepares_may_take_long_and_who_hangs_may_not(two_ranks):
     assert (two_ranks / "cache").exists() and (two_ranks / "gave_up").exists()
 
@@ -122,7 +127,10 @@ def test_what_is_there_is_overwritten_only_where_that_is_asked_for(train_here):
     says = train_here(*two, "--seed", 9, "--resume_from_checkpoint", "latest")
     assert "seed (was 42, now 9), deterministic (was True, now False)" in says and "--init_from" not in says
     says = train_here(*two, "--deterministic", "--max_train_steps", 4, "--resume_from_checkpoint", "latest")
-    assert "max_train_steps (was 2, now 4)" in says and "start a new run from its weights: --init_from" in says
+    assert (
+        "max_train_steps (was 2, now 4)" in says
+        and "--init_from starts it from the weights of a Soft-FER model" in says
+    )
     says = train_here(*two, "--overwrite_output_dir", "--resume_from_checkpoint", "latest")
     assert "give one of them" in says
     assert all((weights("ebc")[name] == first[name]).all() for name in first)
