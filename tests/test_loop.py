@@ -258,6 +258,15 @@ def test_killed_at_any_move_a_report_is_of_one_measurement(tmp_path):
         assert {name: (folder / name).read_text() for name in os.listdir(folder)} == dict.fromkeys(names, "again")
 
 
+def test_figures_of_a_model_that_was_replaced_meanwhile_are_not_put_on_its_card(tmp_path):
+    bring(tmp_path / "ebc", "sad", 0.25)
+    measured = EBCConfig.from_pretrained(tmp_path / "ebc")
+    bring(tmp_path / "ebc", "sad", 0.75)
+    with pytest.raises(OSError, match="replaced while it was measured"):
+        update_card(tmp_path / "ebc", {"accuracy": 0.5, "rows": 9}, measured)
+    assert says(tmp_path / "ebc") == (0.75, None, ["sad"])
+
+
 def test_a_full_disk_leaves_the_model_as_it_was(tmp_path):
     bring(tmp_path / "ebc", "sad", 0.25)
     for change in (update, lambda folder, value: bring(folder, "sad", value)):
