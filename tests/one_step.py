@@ -63,7 +63,7 @@ def trained(kind: str, data: Path, output_dir: Path, accelerator: Accelerator, *
     assert record["steps"] == args.max_train_steps
     state = accelerator.unwrap_model(network).state_dict()
     accelerator.free_memory()
-    return {name: values.numpy().copy() for name, values in state.items()}
+    return {name: values.cpu().numpy().copy() for name, values in state.items()}
 
 
 def plain_steps(groups, lr):
@@ -80,6 +80,15 @@ def main(data: Path, folder: Path) -> None:
         state = trained(kind, data, folder / kind, accelerator)
         if accelerator.is_main_process:
             np.savez(folder / f"{kind}.npz", **state)
+
+    own = folder / f"of-rank-{accelerator.process_index}"  # as on machines with disks of their own
+    if accelerator.is_main_process:
+        finished = SoftFerConfig(**NETWORK, valence_arousal=True, training={"all": {"seed": 9}})
+        SoftFerForImageClassification(finished).save_pretrained(own)
+    try:
+        trained("soft_fer", data, own, accelerator)
+    except ValueError as error:
+        (folder / f"refused-{accelerator.process_index}").write_text(str(error))
 
     # With a timeout of a second for everything: who prepares something may take longer, who hangs may not.
     dist.distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=1), dist.group.WORLD)

@@ -20,7 +20,7 @@ from affectnet_plus.modeling import BinaryEnsemble, EBCConfig, EBCForImageClassi
 from affectnet_plus.training import train_ebc
 from affectnet_plus.training.checkpoints import locked, written_beside
 from affectnet_plus.training.evaluate_model import update_card
-from affectnet_plus.training.experts import Run, complete_folder, not_decayed
+from affectnet_plus.training.experts import Run, check_same_settings, complete_folder, not_decayed
 from datasets import Image, load_dataset
 from runs import command, weights
 from transformers import AutoModelForImageClassification
@@ -47,6 +47,11 @@ def test_unknown_values_are_those_of_one_process(kind, two_ranks, ferplus, tmp_p
     for name in one:
         np.testing.assert_allclose(four[name], one[name], atol=1e-6, rtol=1e-6)
         np.testing.assert_allclose(two[name], one[name], atol=1e-6, rtol=1e-6)
+
+
+def test_what_is_to_be_trained_is_what_the_main_process_finds(two_ranks):
+    says = [(two_ranks / f"refused-{rank}").read_text() for rank in range(2)]
+    assert says[0] == says[1] and "of-rank-0 holds a finished model" in says[0]
 
 
 def test_who_prepares_may_take_long_and_who_hangs_may_not(two_ranks):
@@ -122,7 +127,9 @@ def test_what_is_there_is_overwritten_only_where_that_is_asked_for(train_here):
     says = train_here(*two, "--seed", 9, "--resume_from_checkpoint", "latest")
     assert "seed (was 42, now 9), deterministic (was True, now False)" in says and "--init_from" not in says
     says = train_here(*two, "--deterministic", "--max_train_steps", 4, "--resume_from_checkpoint", "latest")
-    assert "max_train_steps (was 2, now 4)" in says and "start a new run from its weights: --init_from" in says
+    assert "max_train_steps (was 2, now 4)" in says and "--init_from starts it from the weights of a Soft-FER" in says
+    with pytest.raises(ValueError, match="--init_from starts it from this one's weights"):
+        check_same_settings(Path("hard"), "all", {"num_train_epochs": 3.0}, {"num_train_epochs": 9.0})
     says = train_here(*two, "--overwrite_output_dir", "--resume_from_checkpoint", "latest")
     assert "give one of them" in says
     assert all((weights("ebc")[name] == first[name]).all() for name in first)
@@ -249,6 +256,15 @@ def test_killed_at_any_move_a_report_is_of_one_measurement(tmp_path):
         assert found in (set(), {"old"}, {"new"})
         write(folder, "again")
         assert {name: (folder / name).read_text() for name in os.listdir(folder)} == dict.fromkeys(names, "again")
+
+
+def test_figures_of_a_model_that_was_replaced_meanwhile_are_not_put_on_its_card(tmp_path):
+    bring(tmp_path / "ebc", "sad", 0.25)
+    measured = EBCConfig.from_pretrained(tmp_path / "ebc")
+    bring(tmp_path / "ebc", "sad", 0.75)
+    with pytest.raises(OSError, match="replaced while it was measured"):
+        update_card(tmp_path / "ebc", {"accuracy": 0.5, "rows": 9}, measured)
+    assert says(tmp_path / "ebc") == (0.75, None, ["sad"])
 
 
 def test_a_full_disk_leaves_the_model_as_it_was(tmp_path):

@@ -201,8 +201,6 @@ def test_killed_it_goes_on_to_the_very_same_weights(ferplus, tmp_path):
     assert_same_weights(tmp_path / "killed", tmp_path / "unbroken")
     finished = (tmp_path / "killed/model.safetensors").stat().st_mtime_ns
     train(*args, "--output_dir", "killed", script="train_soft_fer.py", cwd=tmp_path)
-    said = train(*args, "--output_dir", "killed", "--seed", 9, script="train_soft_fer.py", cwd=tmp_path, expect=2)
-    assert "killed comes from a run with other settings: seed (was 3, now 9)" in said
     assert (tmp_path / "killed/model.safetensors").stat().st_mtime_ns == finished  # nothing is trained again
 
 

@@ -310,7 +310,7 @@ def test_columns_in_another_order_or_range_are_noticed(tmp_path):
         load(np.eye(8)[[EXPRESSIONS.index(names[label]) for label in labels]])  # in AffectNet's
 
 
-def test_resuming_with_other_settings_is_refused(ferplus, tmp_path):
+def test_resuming_with_other_settings_is_refused(ferplus, tmp_path, monkeypatch, capsys):
     args = [*SMALL, "--dataset_name", ferplus, "--output_dir", "ebc", "--expressions", "sad", "--max_train_steps", 400]
     args += ["--checkpointing_steps", 2]
     process = subprocess.Popen(
@@ -320,12 +320,23 @@ def test_resuming_with_other_settings_is_refused(ferplus, tmp_path):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    said = train(*args, "--learning_rate", 0.5, "--resume_from_checkpoint", "latest", cwd=tmp_path, expect=2)
+
+    def refused(*flags) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["train_ebc.py", *map(str, [*args, *flags])])
+        with pytest.raises(SystemExit):
+            train_ebc.main()
+        return capsys.readouterr().err
+
+    said = refused("--learning_rate", 0.5, "--resume_from_checkpoint", "latest")
     assert "learning_rate (was 0.001, now 0.5)" in said
     # As many faces a step, but dealt out otherwise.
-    args += ["--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 2]
-    said = train(*args, "--resume_from_checkpoint", "latest", cwd=tmp_path, expect=2)
+    otherwise = ["--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 2]
+    said = refused(*otherwise, "--resume_from_checkpoint", "latest")
     assert "gradient_accumulation_steps (was 1, now 2)" in said and "faces_per_step" not in said
+    said = refused("--learning_rate", 0.5)
+    assert "of a run that was not finished, of other settings: learning_rate (was 0.001, now 0.5)" in said
+    assert list((tmp_path / "ebc").glob("checkpoint-*"))
 
 
 def test_sampler_continues_where_it_was():

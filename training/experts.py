@@ -200,9 +200,10 @@ def _left_to_train(
         left = [name for name in parts if not settings.items() <= records.get(name, {}).items()]
         for part in left:
             if part in checkpoints:
-                check_same_settings(checkpoints[part], read_state(checkpoints[part])["settings"], settings_of_step)
+                saved = read_state(checkpoints[part])["settings"]
+                check_same_settings(checkpoints[part], part, saved, settings_of_step)
             elif part in records:
-                check_same_settings(output_dir, records[part], settings)
+                check_same_settings(output_dir, part, records[part], settings)
         return left, checkpoints
 
 
@@ -715,10 +716,11 @@ def check_nothing_is_lost(
     )
 
 
-def check_same_settings(folder: Path, saved: dict, settings: dict) -> None:
+def check_same_settings(folder: Path, part: str, saved: dict, settings: dict) -> None:
     if differing := _differing(saved, settings):
-        longer = {"num_train_epochs", "max_train_steps"} & {part.split()[0] for part in differing}
-        cure = " To train a finished network for longer, start a new run from its weights: --init_from."
+        longer = {"num_train_epochs", "max_train_steps"} & {text.split()[0] for text in differing}
+        start = "the weights of a Soft-FER model" if part in EXPRESSIONS else "this one's weights"
+        cure = f" More steps are a new run, in another --output_dir; --init_from starts it from {start}."
         raise ValueError(
             f"{folder} comes from a run with other settings: {', '.join(differing)}. Take the same ones, or train anew "
             f"by --overwrite_output_dir in place of --resume_from_checkpoint.{cure if longer else ''}"
