@@ -369,8 +369,8 @@ def test_calibration_finds_what_generated_the_labels():
 
 
 def test_a_score_is_a_frequency_under_the_prior_of_the_rows_it_is_for():
-    """AffectNet's contempt: an eighth of the validation rows, 1.3 % of the training rows. Twice as many standard
-    deviations apart as in each kind of rows, an ideal classifier's log-odds are 2.5 x - 2.5^2 / 2."""
+    """AffectNet's contempt: an eighth of the validation rows, 1.3 % of the training rows; an ideal classifier of two
+    normal distributions whose means are 2.5 standard deviations apart."""
     rng = np.random.default_rng(0)
 
     def rows(number, share):
