@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from affectnet_plus.training import label
 from affectnet_plus.training.arguments import DataArguments
 from affectnet_plus.training.data import Split, load_split, read_soft_labels
 from affectnet_plus.training.fusion import fit_fusion, fused_model
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from PIL import Image, ImageOps
 from runs import SMALL, command, train
 from scipy.special import expit
@@ -85,10 +86,11 @@ def test_every_row_has_its_label_once(labelled, release):
         assert sorted(table.index) == sorted(str(n) for n in rows["image_id"])
         assert (table["split"] == split).all()
         table = table.loc[[str(n) for n in rows["image_id"]]]
-        for name in ("ebc", "au", "soft_label"):
+        for name in ("ebc", "au", "soft_label", "posterior"):
             scores = np.stack(table[name])
             assert scores.shape == (len(rows), 8) and 0 <= scores.min() <= scores.max() <= 1
-            np.testing.assert_allclose(scores, scores.round(4), atol=1e-7)
+            np.testing.assert_allclose(scores, scores.round(6), atol=1e-7)
+        assert table["human_label"].tolist() == rows["label"][:]
         soft_label, human = np.stack(table["soft_label"]), np.array(rows["label"])
         ranks = [sorted(scores, reverse=True).index(scores[h]) + 1 for scores, h in zip(soft_label, human, strict=True)]
         assert table["rank"].tolist() == ranks
@@ -118,11 +120,12 @@ def test_rows_are_labelled_by_experts_that_have_not_seen_them(labelled, experts,
     train_rows = load_dataset("affectnet_plus", data_dir=str(release), split="train")
     table = rows_of(labelled, "train")
     ids = np.array([str(n) for n in train_rows["image_id"]])
-    folds = Split("train", None, None, None, ids, ids, "image_id").folds(2)
+    folds = load_split(DataArguments(data_dir=str(release)), "train").folds(2)
     for fold in range(2):
         model = labelled / f"models/fold-{fold}"
         recorded = AutoModelForImageClassification.from_pretrained(model).config.ebc.training["happy"]
         assert recorded["left_out_fold"] == fold and recorded["rows"] == (folds != fold).sum()
+        assert recorded["folds_by"] == "content"
         rows = np.flatnonzero(folds == fold)[:12]
         answers = pipeline("soft-fer", model=str(model))(train_rows.select(rows), batch_size=4)
         ours = [list(answer["soft_label"].values()) for answer in answers]
@@ -170,7 +173,7 @@ def test_new_faces_are_labelled_by_the_saved_model(labelled, release, tmp_path):
     train(*args, script="label.py", cwd=tmp_path)
     table = rows_of(tmp_path / "faces", "images")
     assert sorted(table.index) == sorted(path.stem for path in images.iterdir())
-    assert table["rank"].isna().all() and table["subset"].isna().all()
+    assert table[["human_label", "rank", "subset", "posterior"]].isna().all(axis=None)
     image_id = table.index[0]
     models = [pipeline("soft-fer", model=str(labelled / f"models/fold-{fold}")) for fold in range(2)]
     answers = [list(fer(str(images / f"{image_id}.jpg"))["soft_label"].values()) for fer in models]
@@ -199,8 +202,10 @@ def test_labels_become_a_release(labelled, experts, release, tmp_path):
     for split, rows in load_dataset("affectnet_plus", data_dir=str(tmp_path / "new")).items():
         assert rows["image_id"][:] == old[split]["image_id"][:] and rows["label"][:] == old[split]["label"][:]
         ours = rows_of(labelled, split).loc[[str(n) for n in rows["image_id"]]]
-        np.testing.assert_allclose(rows["soft_label"][:], np.stack(ours["soft_label"]))
-        assert rows["subset"][:] == ours["subset"].tolist()
+        written = np.array(rows["soft_label"][:])
+        np.testing.assert_allclose(written, np.stack(ours["soft_label"]).round(4), atol=1e-7)
+        ranks = 1 + (written > written[np.arange(len(rows)), rows["label"], None]).sum(axis=1)
+        assert rows["subset"][:] == np.digitize(ranks, [2, 4]).tolist()  # of the scores as they are written
         columns = ["image", "age", "gender", "ethnicity", "head_pose", "landmarks_68", "landmarks_29", "valence"]
         a, b = (dataset.select_columns(columns)[3] for dataset in (rows, old[split]))
         assert a.pop("image").tobytes() == b.pop("image").tobytes() and json.dumps(a) == json.dumps(b)
@@ -250,6 +255,75 @@ def test_experts_without_folds_warn_of_the_rows_they_have_seen(experts, release,
     assert f"(Fig. 3; {model.config.au.backbone})" in card
 
 
+def test_labels_are_calibrated_to_the_training_rows(labelled, experts, release):
+    rows = load_dataset("affectnet_plus", data_dir=str(release))
+    shares = {s: np.bincount(rows[s]["label"], minlength=8) / len(rows[s]) for s in rows}
+    assert np.abs(shares["train"] - shares["validation"]).max() > 0.2  # balanced for validation, as AffectNet's
+    said = json.loads((labelled / "label.json").read_text())
+    assert list(said["prior"]) == list(EXPRESSIONS)
+    np.testing.assert_allclose(list(said["prior"].values()), shares["train"])  # of all rows, not of a fold's
+    assert said["posterior"] == {"prior_precision": 2.0, "how": "given"}
+    config = AutoModelForImageClassification.from_pretrained(labelled / "models/fold-1").config
+    for i, name in enumerate(EXPRESSIONS):
+        for part in (config.ebc, config.au):
+            fitted = part.calibration[name]
+            assert fitted["prior"] == pytest.approx(shares["train"][i])
+            assert fitted["validation_frequency"] == pytest.approx(shares["validation"][i])
+    assert config.prior == config.ebc.prior == config.au.prior
+    for folder in (labelled, labelled / "models/fold-1", experts / "ebc/fold-0"):
+        assert f"contempt {shares['train'][-1]:.4f}" in (folder / "README.md").read_text()
+    # Networks that have learned nothing: their scores are the frequencies themselves, in training and validation rows.
+    scores = np.stack(rows_of(labelled, "validation")["soft_label"]).mean(axis=0)
+    np.testing.assert_allclose(scores, shares["train"], rtol=0.3, atol=0.02)
+
+
+def test_labels_for_another_prior_are_those_of_the_model_under_it(labelled, experts, release, tmp_path, monkeypatch):
+    flags = [*flags_of(experts, release), "--prior", "balanced", "--output_dir", tmp_path / "run"]
+    for more in (flags, ["--labels", labelled, "--prior", "balanced", "--output_dir", tmp_path / "anew"]):
+        monkeypatch.setattr(sys, "argv", ["label.py", "--dataloader_num_workers", "0", *map(str, more)])
+        label.main()
+    for split in ("train", "validation"):
+        run, anew, before = (rows_of(folder, split) for folder in (tmp_path / "run", tmp_path / "anew", labelled))
+        assert run.index.equals(anew.index)
+        for name in ("ebc", "au", "soft_label", "posterior"):
+            np.testing.assert_allclose(np.stack(run[name]), np.stack(anew[name]), atol=2e-5)
+        contempt = np.stack(run["soft_label"])[:, -1], np.stack(before["soft_label"])[:, -1]
+        assert contempt[0].mean() > 2 * contempt[1].mean()
+        assert (run["rank"] != before["rank"]).any()
+        scores, human = np.stack(anew["soft_label"]), anew["human_label"].to_numpy()
+        expected = (2 * scores + np.eye(8)[human]) / 3
+        np.testing.assert_allclose(np.stack(anew["posterior"]), expected, atol=1e-6)
+    said = [json.loads((tmp_path / name / "label.json").read_text()) for name in ("run", "anew")]
+    assert said[0]["prior"] == said[1]["prior"] == dict.fromkeys(EXPRESSIONS, 0.125)
+    assert said[1]["expressed_anew"] == {
+        "labels": "soft",
+        "prior": json.loads((labelled / "label.json").read_text())["prior"],
+    }
+    assert "neutral 0.1250" in (tmp_path / "anew/README.md").read_text()
+    # The model that lies there says what was written.
+    rows = load_dataset("affectnet_plus", data_dir=str(release), split="train")
+    fold = load_split(DataArguments(data_dir=str(release)), "train").folds(2)[7]
+    answer = next(iter(pipeline("soft-fer", model=str(tmp_path / f"run/models/fold-{fold}"))(rows.select([7]))))
+    ours = rows_of(tmp_path / "run", "train").loc[str(rows[7]["image_id"]), "soft_label"]
+    np.testing.assert_allclose(list(answer["soft_label"].values()), ours, atol=1e-4)
+    assert "neutral 0.1250" in (tmp_path / "run/models/fold-0/README.md").read_text()
+
+
+def test_a_copy_of_a_training_row_is_labelled_by_experts_that_have_not_seen_it(labelled, release):
+    rows = load_split(DataArguments(data_dir=str(release)), "train")
+    validation = load_split(DataArguments(data_dir=str(release)), "validation")
+    stored = [rows.stored(row) for row in (3, 4, 5, 6)] + [validation.stored(row) for row in (0, 1)]
+    images = Dataset.from_dict({"image": stored}, features=validation.images.features)
+    ids = np.arange(6).astype(str)
+    mixed = Split("validation", images, np.zeros(6, int), None, ids, ids, "image_id")
+    folds = {fold: {"model": str(labelled / f"models/fold-{fold}")} for fold in range(2)}
+    for split in (rows, mixed):
+        split.read_contents()
+    shards = label.plan_shards([mixed], folds, ["train"], 100, label.folds_by(folds), rows)
+    labelled_by = {int(row): of_row for _, _, some, of_row in shards for row in some}
+    assert labelled_by == {row: [rows.folds(2)[row + 3]] for row in range(4)} | {4: [0, 1], 5: [0, 1]}
+
+
 def test_labels_of_other_faces_with_the_same_ids_are_refused(labelled, release):
     split = load_split(DataArguments(data_dir=str(release)), "train")
     assert len(read_soft_labels(labelled, split)) == len(split)
@@ -285,7 +359,13 @@ def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_pa
         (["--ebc", "{ebc}", "--au", "{ebc}"], "is a affectnet_plus_ebc"),
         (["--ebc", "{ebc}", "--au", "{au}/fold-0"], "the same folds"),
         (["--ebc", "{release}", "--au", "{au}"], "holds no model"),
-        (["--ebc", "{ebc}", "--au", "{balanced}"], "trained with --prior balanced and validation"),
+        (["--ebc", "{ebc}", "--au", "{balanced}"], "different class frequencies (neutral "),
+        (["--model", "{old}", "--prior", "balanced"], "unknown (before priors were recorded)"),
+        (["--labels", "{labelled}/models", "--prior", "balanced"], "no label.json"),
+        (["--labels", "{labelled}", "--output_dir", "{labelled}"], "the folder of --labels itself"),
+        (["--labels", "{labelled}", "--write_release", "new"], "--labels goes with --prior"),
+        (["--labels", "{labelled}", "--prior_precision", "0"], "a number of votes above 0, or fit"),
+        (["--model", "{labelled}", "--prior_precision", "fit"], "cannot be fitted, as the likelihood of single labels"),
         (["--ebc", "{ebc}", "--au", "{au}", "--splits", "test"], "no split 'test', only train, validation"),
         (["--ebc", "{ebc}", "--au", "{au}", "--image_dir", "{release}"], "--image_dir needs --model"),
         (["--model", "{ebc}/fold-0"], "not a fused model"),
@@ -305,8 +385,11 @@ def test_bad_input_is_one_sentence(flags, says, experts, labelled, release, tmp_
     (tmp_path / "models").mkdir()
     (tmp_path / "models/fold-0").symlink_to(labelled / "models/fold-0")
     paths["balanced"] = shutil.copytree(experts / "au", tmp_path / "balanced")
+    paths["old"] = shutil.copytree(labelled / "models/fold-0", tmp_path / "old")
     for config in paths["balanced"].glob("*/config.json"):
-        config.write_text(config.read_text().replace('"prior": "validation"', '"prior": "balanced"'))
+        config.write_text(re.sub('"prior": 0[.][0-9]+', '"prior": 0.125', config.read_text()))
+    config = paths["old"] / "config.json"
+    config.write_text(re.sub('"prior": 0[.][0-9]+', '"before": 0', config.read_text()))
     flags = [flag.format(**paths) for flag in flags]
     monkeypatch.setattr(
         sys, "argv", ["label.py", "--data_dir", str(release), "--output_dir", str(tmp_path / "soft"), *flags]
@@ -335,12 +418,12 @@ def test_fusion_finds_the_better_expert(experts):
     ebc, au = (AutoModelForImageClassification.from_pretrained(experts / kind / "fold-0") for kind in ("ebc", "au"))
     model = fused_model(ebc, au)
     assert model.config.ebc_weights == {}
-    fit_fusion(model, good, bad, labels, "validation")
+    fit_fusion(model, good, bad, labels)
     assert all(weight > 0.8 for weight in model.config.ebc_weights.values())
-    fit_fusion(model, bad, good, labels, "validation")
+    fit_fusion(model, bad, good, labels)
     assert all(weight < 0.2 for weight in model.config.ebc_weights.values())
     assert set(model.config.ebc_weights) == set(EXPRESSIONS)
     few = np.flatnonzero(labels < 2)[:10]  # ten rows say little, and nothing of who is better at the others
-    fit_fusion(model, bad[few], good[few], labels[few], "validation")
+    fit_fusion(model, bad[few], good[few], labels[few])
     assert 0.2 < model.config.ebc_weights["neutral"] < 0.5
     assert model.config.ebc_weights["contempt"] == pytest.approx(0.5, abs=0.2)

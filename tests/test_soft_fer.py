@@ -22,12 +22,13 @@ from affectnet_plus.modeling import (
     SoftFerForImageClassification,
     log_odds_of_softmax,
 )
-from affectnet_plus.training import train_ebc, train_soft_fer
+from affectnet_plus.training import label, train_ebc, train_soft_fer
 from affectnet_plus.training.arguments import DataArguments, FoldArguments, OptimizationArguments, TrainingDataArguments
 from affectnet_plus.training.data import PermutationSampler, load_split, load_splits, read_soft_labels
 from affectnet_plus.training.experts import plan_runs, train_network
 from affectnet_plus.training.initial_weights import load_weights, read_weights
 from affectnet_plus.training.label import label_table
+from affectnet_plus.training.train_soft_fer import SoftFerArguments, add_soft_labels
 from datasets import Value, load_dataset
 from runs import assert_same_weights, command, train, weights
 from scipy.special import logit, softmax
@@ -97,6 +98,45 @@ def test_labels_of_rows_known_by_their_number_alone_are_for_those_rows_alone(fer
     fewer = load_split(DataArguments(dataset_name=str(tmp_path / "fewer")), "train")
     with pytest.raises(ValueError, match="of 160, here they have number of the row, of 157.*image_id"):
         read_soft_labels(tmp_path, fewer)
+
+
+def test_students_learn_the_posterior_where_label_py_wrote_one(ferplus, tmp_path):
+    split = load_split(DataArguments(dataset_name=str(ferplus)), "train")
+    scores = np.stack([np.full((160, 8), level) for level in (0.1, 0.2, 0.3)])
+    table = label_table(split, np.arange(160), scores, precision=3)
+    wanted = {None: (0.9 + np.eye(8)[split.labels]) / 4, "soft_label": scores[2], "ebc": scores[0]}
+    pq.write_table(table, tmp_path / "train-00000-of-00001.parquet")
+    for column, values in wanted.items():
+        args = SoftFerArguments(soft_labels=str(tmp_path), soft_labels_column=column)
+        assert add_soft_labels(split, args)["soft_labels_column"] == (column or "posterior")
+        np.testing.assert_allclose(split.soft_labels, values, atol=1e-6)
+    pq.write_table(table.drop_columns(["posterior"]), tmp_path / "train-00000-of-00001.parquet")
+    assert add_soft_labels(split, SoftFerArguments(soft_labels=str(tmp_path)))["soft_labels_column"] == "soft_label"
+    with pytest.raises(ValueError, match="has no column 'posterior', only .*soft_label"):
+        add_soft_labels(split, SoftFerArguments(soft_labels=str(tmp_path), soft_labels_column="posterior"))
+    split.labels = np.full(160, -1)
+    pq.write_table(label_table(split, np.arange(160), scores), tmp_path / "train-00000-of-00001.parquet")
+    with pytest.raises(ValueError, match="no posterior, as no human label, for 160 rows"):
+        add_soft_labels(split, SoftFerArguments(soft_labels=str(tmp_path)))
+
+
+def test_prior_precision_is_fitted_to_votes_and_recorded(ferplus, tmp_path, monkeypatch, capsys):
+    """The votes of these faces are all for the human label, which then counts for nearly everything."""
+    split = load_split(DataArguments(dataset_name=str(ferplus)), "validation")
+    (tmp_path / "soft").mkdir()
+    scores = np.full((3, 80, 8), 1 / 8)
+    pq.write_table(label_table(split, np.arange(80), scores), tmp_path / "soft/validation-00000-of-00001.parquet")
+    settings = {"data": "ferplus", "splits": {"validation": {}}, "prior": dict.fromkeys(EXPRESSIONS, 0.125)}
+    (tmp_path / "soft/label.json").write_text(json.dumps(settings))
+    flags = ["label.py", "--labels", tmp_path / "soft", "--prior_precision", "fit", "--output_dir", tmp_path / "anew"]
+    monkeypatch.setattr(sys, "argv", [*map(str, flags), "--dataset_name", str(ferplus)])
+    label.main()
+    said = json.loads((tmp_path / "anew/label.json").read_text())["posterior"]
+    assert said["how"] == "fitted to the votes of validation" and 0.01 <= said["prior_precision"] < 0.05
+    np.testing.assert_allclose(
+        read_soft_labels(tmp_path / "anew", split, "posterior"), np.eye(8)[split.labels], atol=0.05
+    )
+    np.testing.assert_allclose(read_soft_labels(tmp_path / "anew", split), 1 / 8)  # the experts' own opinion stays
 
 
 EVERYTHING = ["--target", "mixed", "--hard_weight", 0.3, "--valence_arousal", "--mixup_alpha", 0.2, "--ema_decay", 0.9]

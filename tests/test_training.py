@@ -7,17 +7,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
 import pytest
-from affectnet_plus.modeling import EBCConfig
+from affectnet_plus.modeling import EBCConfig, FusedConfig
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training import train_ebc
 from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.calibration import fit_calibration, reexpress
+from affectnet_plus.training.calibration import fit_calibration, reexpress, shift_of_prior
 from affectnet_plus.training.data import PermutationSampler, Split, images_in, known_truth, load_split
 from affectnet_plus.training.evidence import fit_precision, posterior_of
+from affectnet_plus.training.fusion import fit_fusion
 from affectnet_plus.training.metrics import OneVsRest, SoftLabels, defined, js_divergence, js_divergences
 from PIL import Image
 from runs import ACCELERATE, SMALL, TRAINING, assert_same_weights, command, train, weights
@@ -371,8 +373,8 @@ def test_calibration_finds_what_generated_the_labels():
 
 
 def test_a_score_is_a_frequency_under_the_prior_of_the_rows_it_is_for():
-    """AffectNet's contempt: an eighth of the validation rows, 1.3 % of the training rows. Twice as many standard
-    deviations apart as in each kind of rows, an ideal classifier's log-odds are 2.5 x - 2.5^2 / 2."""
+    """AffectNet's contempt: an eighth of the validation rows, 1.3 % of the training rows; an ideal classifier of two
+    normal distributions whose means are 2.5 standard deviations apart."""
     rng = np.random.default_rng(0)
 
     def rows(number, share):
@@ -413,6 +415,19 @@ def test_posterior_after_one_human_label():
     np.testing.assert_allclose(posterior[0], [1.2 / 3, 1.4 / 3, 0])
     np.testing.assert_allclose(posterior[2], [1.6 / 3, 0.2 / 3, 0.4 / 3])
     assert np.isnan(posterior[1]).all()
+
+
+def test_experts_are_weighted_as_rows_of_the_prior_ask_for():
+    rng = np.random.default_rng(0)
+    labels = np.arange(4000) % 8
+    log_odds = 2.5 * rng.normal(2.5 * np.eye(8)[labels]) - 2.5**2 / 2
+    prior = np.array([0.909, *[0.013] * 7])
+    right, wrong = (log_odds + shift_of_prior(np.full(8, 0.5), p) for p in (prior, np.full(8, 1 / 8)))
+    model = SimpleNamespace(config=FusedConfig())  # no network is asked
+    fit_fusion(model, right, wrong, labels, prior)  # the first expert is calibrated to the prior, the second is not
+    assert min(model.config.ebc_weights.values()) > 0.6
+    fit_fusion(model, right, wrong, labels)  # these rows themselves are balanced
+    assert max(model.config.ebc_weights.values()) < 0.4
 
 
 @pytest.mark.parametrize("precision", [1.0, 6.0])
