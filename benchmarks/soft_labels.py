@@ -126,18 +126,22 @@ def measure(args) -> None:
     run = Runner(args, recipe, data, folder)
     file = RESULTS / f"soft_labels-{yardstick}-{args.seed}.json"
     result = {"yardstick": yardstick, "seed": args.seed, "recipe": recipe, "mixed_precision": args.mixed_precision}
-    if args.only and file.exists():
-        held = json.loads(file.read_text())
-        if any(held[name] != value for name, value in result.items()):
-            sys.exit(f"{file} is of another recipe or precision: measure both halves anew, without --only.")
-        result = held
+    beside(file, result, bool(args.only))
     if args.only != "folds":
         result |= measure_validation(run, data)
     if args.only != "validation":
         result |= measure_folds(run, data, recipe["label_rows"])
     RESULTS.mkdir(exist_ok=True)
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    file.write_text(json.dumps(beside(file, result, bool(args.only)), indent=1) + "\n")
     print(file.read_text())
+
+
+def beside(file: Path, result: dict, only_half: bool) -> dict:
+    """What the file holds of the other half, and the result; the other half may have been written in the meantime."""
+    held = json.loads(file.read_text()) if only_half and file.exists() else {}
+    if any(held.get(name, result[name]) != result[name] for name in ("recipe", "mixed_precision")):
+        sys.exit(f"{file} is of another recipe or precision: measure both halves anew, without --only.")
+    return held | result
 
 
 def measure_validation(run: "Runner", data: list) -> dict:
