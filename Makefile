@@ -27,7 +27,7 @@ demo: .venv/installed
 	$(BIN)/python training/show_suspects.py --data_dir demo/AffectNet+ --soft_labels demo/soft \
 		--output_file demo/suspects.html
 	$(LAUNCH) training/train_soft_fer.py $(TRAIN) --soft_labels demo/soft --target distribution --valence_arousal \
-		--backbone test_resnet --init_from demo/start-1/fold-0 --num_train_epochs 8 --learning_rate 4e-3 \
+		--backbone test_resnet --init_from demo/ebc/fold-0 --num_train_epochs 8 \
 		--output_dir demo/soft_fer
 	$(BIN)/python training/show_faces.py --data_dir demo/AffectNet+ --model demo/soft/models/fold-0 \
 		--images demo/photographs/astronaut.png --num_faces 17 --output_file demo/faces.png
@@ -37,17 +37,13 @@ demo: .venv/installed
 demo demo-fold-%: TRAIN = --data_dir demo/AffectNet+ --image_size 48 --per_image_standardization \
 	--per_device_train_batch_size 32 --warmup_steps 0.1 --dataloader_num_workers 1 --eval_strategy no
 
-# Experts that have not seen the rows of one fold: they start from networks taught the human label.
+# Experts that have not seen the rows of one fold; AU experts go on from what the EBC's own were started from.
 demo-fold-%: FOLD = --num_folds 2 --fold $*
 demo-fold-%:
-	for start in 1 2; do \
-		$(LAUNCH) training/train_soft_fer.py $(TRAIN) $(FOLD) --target hard --backbone test_resnet --seed $$start \
-			--num_train_epochs 16 --learning_rate 6e-3 --output_dir demo/start-$$start || exit 1; \
-	done
-	$(LAUNCH) training/train_ebc.py $(TRAIN) $(FOLD) --backbones test_resnet test_resnet --init_from demo/start-1 demo/start-2 \
-		--rest_outputs 7 --max_train_steps 60 --learning_rate 3e-4 --output_dir demo/ebc
-	$(LAUNCH) training/train_au.py $(TRAIN) $(FOLD) --backbone test_resnet --init_from demo/start-1 --rest_outputs 7 \
-		--au_labels demo/AffectNet+/ground_truth.parquet --max_train_steps 150 --learning_rate 1e-3 --output_dir demo/au
+	$(LAUNCH) training/train_ebc.py $(TRAIN) $(FOLD) --backbones test_resnet test_resnet --warm_start_epochs 16 \
+		--output_dir demo/ebc
+	$(LAUNCH) training/train_au.py $(TRAIN) $(FOLD) --backbone test_resnet --init_from demo/ebc \
+		--au_labels demo/AffectNet+/ground_truth.parquet --output_dir demo/au
 
 test: .venv/installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile

@@ -200,9 +200,9 @@ def main():
         if args.model:
             models = {fold: kinds["model"] for fold, kinds in folds.items()}
         else:
-            for fold in folds:
-                if not (models[fold] / "config.json").exists():
-                    fuse(accelerator, args, folds[fold], evaluation, models[fold], prior)
+            not_there = [fold for fold in folds if not (models[fold] / "config.json").exists()]
+            for fold in broadcast_object_list([not_there])[0]:  # the main process's word
+                fuse(accelerator, args, folds[fold], evaluation, models[fold], prior)
         if precision is None:
             precision = fit_on(accelerator, args, models, evaluation, prior)
             settings["posterior"]["prior_precision"] = precision
