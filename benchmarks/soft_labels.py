@@ -60,10 +60,14 @@ RECIPES = {
         "label_rows": None,
     },
     "ferplus": {
-        # Twice as many pixels as the faces have: this small network halves them early.
-        "all": ["--image_size", 96, "--per_image_standardization", "--per_device_train_batch_size", 64],
-        "ebc": ["--backbones", *["test_resnet"] * 2, "--warm_start_epochs", 18],
-        "au": ["--backbone", "test_resnet", "--warm_start_epochs", 18],
+        # Enlarged, as this small network halves them early.
+        "all": [
+            *["--image_size", 48, "--upscale", 2, "--per_image_standardization", "--per_device_train_batch_size", 64],
+            *["--checkpointing_steps", "no"],
+        ],
+        "ebc": ["--backbones", *["test_resnet"] * 2, "--warm_start_epochs", 16],
+        "au": ["--backbone", "test_resnet", "--warm_start_epochs", 6],
+        "au_from_ebc": True,  # AU experts go on from the warm start of the EBC, for these epochs more
         "label_rows": 4000,  # of the training rows, by experts that saw them and by experts that did not
     },
 }
@@ -276,17 +280,22 @@ class Runner:
 
     def experts(self, rows: str, num_folds: int | None = None) -> dict[str, Path]:
         """Of all rows or in folds."""
-        made, commands = {}, []
-        for kind in ("ebc", "au"):
-            made[kind] = self.folder / rows / kind
+        made = {kind: self.folder / rows / kind for kind in ("ebc", "au")}
+        from_ebc = self.recipe.get("au_from_ebc", False)
+
+        def command(kind: str, fold: int) -> tuple:
             flags = [*self.recipe["all"], *self.recipe[kind], "--seed", self.seed]
+            if kind == "au" and from_ebc:
+                flags += ["--init_from", made["ebc"]]
             if kind == "au" and "--data_dir" in self.data:
                 flags += ["--au_labels", Path(self.data[-1]) / "ground_truth.parquet"]
-            for fold in range(num_folds or 1):
-                own = ["--num_folds", num_folds, "--fold", fold] if num_folds else []
-                commands.append((f"train_{kind}.py", made[kind], [*flags, *own], f"-{fold}" if num_folds else ""))
-        with ThreadPoolExecutor(self.jobs) as threads:
-            list(threads.map(lambda command: self.train(*command), commands))
+            own = ["--num_folds", num_folds, "--fold", fold] if num_folds else []
+            return f"train_{kind}.py", made[kind], [*flags, *own], f"-{fold}" if num_folds else ""
+
+        for kinds in (["ebc"], ["au"]) if from_ebc else (["ebc", "au"],):
+            commands = [command(kind, fold) for kind in kinds for fold in range(num_folds or 1)]
+            with ThreadPoolExecutor(self.jobs) as threads:
+                list(threads.map(lambda command: self.train(*command), commands))
         return made
 
     def train(self, script: str, output_dir: Path, flags: list, log: str = "") -> None:
