@@ -23,7 +23,8 @@ import numpy as np
 from soft_labels import FOLDS, RECIPES, RESULTS, Runner, arguments, data_for, mean_and_spread
 
 EPOCHS = {"synthetic": 30, "ferplus": 12}
-LEARNING_RATE = 6e-3
+STUDENT = ["--backbone", "test_resnet", "--learning_rate", 6e-3, "--warmup_steps", 0.1, "--per_image_standardization"]
+SIZE = {"synthetic": [48, 32], "ferplus": [96, 64]}  # of a face in pixels, and of a batch
 TARGETS = {
     "hard": "human label",
     "own": "the dataset's soft labels",
@@ -50,9 +51,9 @@ def measure(args) -> None:
     recipe = RECIPES[yardstick]
     folder = args.folder / f"{yardstick}-{args.seed}"
     run = Runner(args, recipe, data_for(args, folder), folder)
-    epochs = EPOCHS[yardstick]
-    same = [*recipe["all"], "--backbone", "test_resnet", "--num_train_epochs", epochs, "--learning_rate", LEARNING_RATE]
-    same += ["--warmup_steps", 0.1, "--eval_strategy", "no"]
+    (size, batch), epochs = SIZE[yardstick], EPOCHS[yardstick]
+    same = [*STUDENT, "--image_size", size, "--per_device_train_batch_size", batch, "--num_train_epochs", epochs]
+    same += ["--eval_strategy", "no"]
     flags = {"hard": ["--target", "hard"], "own": ["--target", "distribution"]}
     result = {"yardstick": yardstick, "seed": args.seed, "epochs": epochs, "mixed_precision": args.mixed_precision}
     file = RESULTS / f"soft_targets-{yardstick}-{args.seed}.json"
