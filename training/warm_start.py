@@ -80,7 +80,7 @@ def _is_there(run: Run, settings: dict) -> bool:
     if not records or (run.args.overwrite_output_dir and not settings.items() <= records[0].items()):
         return False
     for record in records:
-        check_same_settings(run.output_dir / WARM_START, record, settings)
+        check_same_settings(run.output_dir / WARM_START, WARM_START, record, settings)
     return len(records) == len(_folders(run))
 
 
