@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from affectnet_plus.synthetic import synthesize
 from datasets import ClassLabel, DatasetDict, load_dataset
 from sklearn.metrics import roc_auc_score
 from soft_labels import ONE_THREAD
@@ -22,6 +21,7 @@ from transformers import pipeline
 
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
+from affectnet_plus.synthetic import synthesize
 
 TRAIN_EBC = Path(__file__).parents[1] / "training" / "train_ebc.py"
 

@@ -21,16 +21,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from affectnet_plus.modeling import IN_THE_BOX
-from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.data import Split, load_split
-from affectnet_plus.training.evaluate_model import measure
 from PIL import Image
 from soft_labels import ONE_THREAD
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification, pipeline
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
+from affectnet_plus.modeling import IN_THE_BOX
+from affectnet_plus.training.arguments import DataArguments
+from affectnet_plus.training.data import Split, load_split
+from affectnet_plus.training.evaluate_model import measure
 
 TRAINING = Path(__file__).parents[1] / "training"
 RESULT = Path(__file__).parent / "results" / "model_in_the_box.json"

@@ -24,6 +24,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from datasets import load_dataset
+from scipy.optimize import minimize_scalar
+from scipy.special import log_expit, log_softmax, logit, softmax
+from sklearn.metrics import roc_auc_score
+from torch.utils.data import DataLoader, Dataset
+from transformers import AutoModelForImageClassification
+
+from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import mixed_log_odds
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training.arguments import DataArguments
@@ -34,14 +42,6 @@ from affectnet_plus.training.experts import predict
 from affectnet_plus.training.fusion import fit_fusion, fused_model
 from affectnet_plus.training.metrics import SoftLabels
 from affectnet_plus.training.write_release import DECIMALS
-from datasets import load_dataset
-from scipy.optimize import minimize_scalar
-from scipy.special import log_expit, log_softmax, logit, softmax
-from sklearn.metrics import roc_auc_score
-from torch.utils.data import DataLoader, Dataset
-from transformers import AutoModelForImageClassification
-
-from affectnet_plus import EXPRESSIONS
 
 TRAINING = Path(__file__).parents[1] / "training"
 RESULTS = Path(__file__).parent / "results"

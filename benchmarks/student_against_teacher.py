@@ -11,6 +11,8 @@ import time
 
 import numpy as np
 import torch
+from tqdm import tqdm
+
 from affectnet_plus.modeling import (
     AUConfig,
     EBCConfig,
@@ -19,7 +21,6 @@ from affectnet_plus.modeling import (
     SoftFerConfig,
     SoftFerForImageClassification,
 )
-from tqdm import tqdm
 
 
 def main():

@@ -14,11 +14,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
-from affectnet_plus.synthetic import synthesize
 from datasets import load_dataset
 
 import affectnet_plus
 from affectnet_plus import CATEGORIES, EXPRESSIONS, SUBSETS
+from affectnet_plus.synthetic import synthesize
 
 CASCADE = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
 

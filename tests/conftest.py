@@ -1,7 +1,11 @@
 """Before anything is imported: no network, and a cache of the tests' own."""
 
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
+from pathlib import Path
 
 _cache = tempfile.TemporaryDirectory(prefix="affectnet_plus_tests_")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -10,9 +14,10 @@ os.environ.pop("AFFECTNET_PLUS_DIR", None)
 
 
 import pytest  # noqa: E402
-from affectnet_plus.synthetic import synthesize  # noqa: E402
 from hub import hub  # noqa: E402, F401
 from runs import write_grey_faces  # noqa: E402
+
+from affectnet_plus.synthetic import synthesize  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +34,17 @@ def ferplus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "ferplus"
     write_grey_faces(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """What `pip install` of this checkout would unpack."""
+    folder, root = tmp_path_factory.mktemp("wheel"), Path(__file__).parents[1]
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for part in ("affectnet_plus", "modeling", "synthetic", "training"):
+        shutil.copytree(root / part, folder / "source" / part, ignore=ignored)
+    for part in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / part, folder / "source")
+    flags = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *flags, folder / "source"], check=True)
+    return next(folder.glob("*.whl"))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+
 from affectnet_plus.modeling import (
     AUConfig,
     AUForImageClassification,

@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from runs import SMALL, assert_same_weights, command, train, weights
+from transformers import AutoModelForImageClassification, pipeline
+
+from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import ACTION_UNITS, PROTOTYPES, AUConfig, AUForImageClassification, multi_head_loss
 from affectnet_plus.synthetic.action_units import PROTOTYPES as DRAWN
 from affectnet_plus.training import train_au
 from affectnet_plus.training.action_units import load_table, prototype_targets
 from affectnet_plus.training.arguments import DataArguments
 from affectnet_plus.training.data import load_split
-from runs import SMALL, assert_same_weights, command, train, weights
-from transformers import AutoModelForImageClassification, pipeline
-
-from affectnet_plus import EXPRESSIONS
 
 AU = ["--backbone", "test_vit", *SMALL[SMALL.index("--image_size") :]]
 

@@ -14,10 +14,10 @@ import warnings
 import numpy as np
 import PIL.Image
 import pytest
-from affectnet_plus.synthetic import synthesize
 from datasets import load_dataset
 
 from affectnet_plus import ReleaseError
+from affectnet_plus.synthetic import synthesize
 
 TRAIN = "human_annotated/train_set"
 

@@ -12,11 +12,11 @@ import sys
 import numpy as np
 import PIL.Image
 import pytest
-from affectnet_plus.synthetic import synthesize
 
 from affectnet_plus import EXPRESSIONS, ReleaseError
 from affectnet_plus.check import KINDS, check
 from affectnet_plus.command_line import main
+from affectnet_plus.synthetic import synthesize
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 TRAIN, VALIDATION = "human_annotated/train_set", "human_annotated/validation_set"

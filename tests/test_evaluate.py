@@ -10,6 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub import ModelCard
+from runs import train
+from sklearn.metrics import accuracy_score, f1_score, recall_score
+from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import SoftFerConfig, SoftFerForImageClassification
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training import evaluate_model
@@ -17,12 +23,6 @@ from affectnet_plus.training.arguments import DataArguments
 from affectnet_plus.training.data import known_truth, load_split
 from affectnet_plus.training.metrics import HumanLabels, SoftLabels, ValenceArousal
 from affectnet_plus.training.slices import interval, macro_f1_of, mean_of, slices_of
-from huggingface_hub import ModelCard
-from runs import train
-from sklearn.metrics import accuracy_score, f1_score, recall_score
-from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification, ViTImageProcessor
-
-from affectnet_plus import EXPRESSIONS
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ import datasets
 import pandas
 import pyarrow.parquet as pq
 import pytest
-from affectnet_plus.synthetic import synthesize
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
@@ -24,6 +23,7 @@ from affectnet_plus import export as export_module
 from affectnet_plus.columns import features
 from affectnet_plus.command_line import main
 from affectnet_plus.export import export
+from affectnet_plus.synthetic import synthesize
 
 REPOSITORY = pathlib.Path(affectnet_plus.__file__).parents[1]
 CONFIGURATIONS = {

@@ -11,9 +11,6 @@ import datasets
 import numpy as np
 import PIL.Image
 import pytest
-from affectnet_plus.synthetic import synthesize
-from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.data import broken_images, images_in, load_split
 from datasets import load_dataset
 from hostile import EPS, KINDS, ghostscript, put
 
@@ -22,6 +19,9 @@ from affectnet_plus.check import check
 from affectnet_plus.export import export
 from affectnet_plus.files import read_regular_file
 from affectnet_plus.rows import read
+from affectnet_plus.synthetic import synthesize
+from affectnet_plus.training.arguments import DataArguments
+from affectnet_plus.training.data import broken_images, images_in, load_split
 
 NAMES = {"plus": "human_annotated_all", "2021": "affectnet_2021", "2017": "affectnet_2017"}
 FERPLUS = """\

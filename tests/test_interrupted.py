@@ -15,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from affectnet_plus.synthetic import synthesize
-from affectnet_plus.synthetic.layouts import LAYOUTS
-from affectnet_plus.training.data import Split
-from affectnet_plus.training.write_release import check_target, write_release
 from datasets import load_dataset
 from PIL import Image
 
 from affectnet_plus import ReleaseError, recognise
 from affectnet_plus.check import check
 from affectnet_plus.export import export
+from affectnet_plus.synthetic import synthesize
+from affectnet_plus.synthetic.layouts import LAYOUTS
+from affectnet_plus.training.data import Split
+from affectnet_plus.training.write_release import check_target, write_release
 
 NAMES = {"plus": "human_annotated", "2021": "affectnet_2021", "2017": "affectnet_2017"}
 

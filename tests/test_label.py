@@ -16,13 +16,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from affectnet_plus.modeling import FusedForImageClassification, mixed_log_odds
-from affectnet_plus.synthetic import synthesize
-from affectnet_plus.training import label
-from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.calibration import reexpress
-from affectnet_plus.training.data import Split, load_split, read_soft_labels
-from affectnet_plus.training.fusion import calibrate_to, fit_fusion, fused_model
 from datasets import Dataset, load_dataset
 from PIL import Image, ImageOps
 from runs import SMALL, command, train
@@ -32,6 +25,13 @@ from transformers import AutoModelForImageClassification, pipeline
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.check import check
+from affectnet_plus.modeling import FusedForImageClassification, mixed_log_odds
+from affectnet_plus.synthetic import synthesize
+from affectnet_plus.training import label
+from affectnet_plus.training.arguments import DataArguments
+from affectnet_plus.training.calibration import reexpress
+from affectnet_plus.training.data import Split, load_split, read_soft_labels
+from affectnet_plus.training.fusion import calibrate_to, fit_fusion, fused_model
 
 COMMON = SMALL[SMALL.index("--image_size") :]
 

@@ -16,14 +16,15 @@ import psutil
 import pytest
 import torch
 from accelerate import Accelerator
+from datasets import Image, load_dataset
+from runs import command, weights
+from transformers import AutoModelForImageClassification
+
 from affectnet_plus.modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification
 from affectnet_plus.training import train_ebc
 from affectnet_plus.training.checkpoints import locked, written_beside
 from affectnet_plus.training.evaluate_model import update_card
 from affectnet_plus.training.experts import Run, check_same_settings, complete_folder, not_decayed
-from datasets import Image, load_dataset
-from runs import command, weights
-from transformers import AutoModelForImageClassification
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 

@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import affectnet_plus.modeling as modeling
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
+
+import affectnet_plus.modeling as modeling
+from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import (
     AUConfig,
     EBCConfig,
@@ -18,10 +22,6 @@ from affectnet_plus.modeling import (
     SoftFerConfig,
     SoftFerForImageClassification,
 )
-from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
-
-from affectnet_plus import EXPRESSIONS
 
 TRIO = ["test_resnet", "test_efficientnet", "test_vit"]
 

@@ -9,12 +9,12 @@ import datasets
 import numpy as np
 import PIL.Image
 import pytest
-from affectnet_plus.synthetic import synthesize
 from datasets import load_dataset
 
 from affectnet_plus import EXPRESSIONS, ReleaseError, find_release, recognise
 from affectnet_plus.affectnet_2017 import crop_face
 from affectnet_plus.check import check
+from affectnet_plus.synthetic import synthesize
 
 
 def load(root, name, **options):

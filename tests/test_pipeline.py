@@ -10,7 +10,6 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from affectnet_plus.modeling import EBCConfig, EBCForImageClassification
 from hostile import EPS, ghostscript
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -18,6 +17,7 @@ from skimage.data import astronaut
 from transformers import pipeline
 
 from affectnet_plus import EXPRESSIONS
+from affectnet_plus.modeling import EBCConfig, EBCForImageClassification
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,11 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
+from runs import TRAINING
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForImageClassification
+
 from affectnet_plus.modeling import (
     AUConfig,
     AUForImageClassification,
@@ -26,10 +31,6 @@ from affectnet_plus.modeling import (
 from affectnet_plus.training.arguments import NetworkArguments
 from affectnet_plus.training.experts import check_same_network
 from affectnet_plus.training.initial_weights import normalization_of_start, read_weights
-from PIL import Image
-from runs import TRAINING
-from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForImageClassification
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}

@@ -15,6 +15,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from datasets import Value, load_dataset
+from runs import assert_same_weights, command, train, weights
+from scipy.special import logit, softmax
+from timm.utils import ModelEmaV3
+from transformers import AutoModelForImageClassification, pipeline
+
+from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import (
     EBCConfig,
     EBCForImageClassification,
@@ -29,13 +36,6 @@ from affectnet_plus.training.experts import plan_runs, train_network
 from affectnet_plus.training.initial_weights import load_weights, read_weights
 from affectnet_plus.training.label import label_table
 from affectnet_plus.training.train_soft_fer import SoftFerArguments, add_soft_labels
-from datasets import Value, load_dataset
-from runs import assert_same_weights, command, train, weights
-from scipy.special import logit, softmax
-from timm.utils import ModelEmaV3
-from transformers import AutoModelForImageClassification, pipeline
-
-from affectnet_plus import EXPRESSIONS
 
 COMMON = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 1, "--seed", 3]
 COMMON += ["--eval_strategy", "no"]

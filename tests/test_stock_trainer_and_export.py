@@ -5,6 +5,10 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageClassification, Trainer, TrainingArguments, pipeline
+
+from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import (
     ACTION_UNITS,
     AUConfig,
@@ -17,10 +21,6 @@ from affectnet_plus.modeling import (
     SoftFerForImageClassification,
     SoftLabelModel,
 )
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageClassification, Trainer, TrainingArguments, pipeline
-
-from affectnet_plus import EXPRESSIONS
 
 KINDS = ["ebc", "au", "fused", "soft_fer"]
 FITTED = {"temperature": 2.0, "log_odds_shift": 1.0}

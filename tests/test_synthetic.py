@@ -15,15 +15,15 @@ import numpy as np
 import PIL.Image
 import pyarrow.parquet as pq
 import pytest
+
+from affectnet_plus import CATEGORIES, ETHNICITIES, EXPRESSIONS, GENDERS
+from affectnet_plus.command_line import main
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.synthetic.action_units import ACTION_UNITS, MIRROR, units_of
 from affectnet_plus.synthetic.draw import draw_face
 from affectnet_plus.synthetic.identity import draw_identity
 from affectnet_plus.synthetic.layouts import LAYOUTS
 from affectnet_plus.synthetic.release import SPLITS
-
-from affectnet_plus import CATEGORIES, ETHNICITIES, EXPRESSIONS, GENDERS
-from affectnet_plus.command_line import main
 
 FOLDERS = LAYOUTS["plus"][1]
 BROWS, EYES, MOUTH = slice(17, 27), slice(36, 48), slice(48, 68)

@@ -12,6 +12,14 @@ from types import SimpleNamespace
 import datasets
 import numpy as np
 import pytest
+from PIL import Image
+from runs import ACCELERATE, SMALL, TRAINING, assert_same_weights, command, train, weights
+from scipy.special import expit, logit
+from scipy.stats import spearmanr
+from sklearn.metrics import average_precision_score, roc_auc_score
+from transformers import AutoModelForImageClassification, pipeline
+
+from affectnet_plus import EXPRESSIONS, GENDERS
 from affectnet_plus.modeling import EBCConfig, FusedConfig
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training import train_ebc
@@ -21,14 +29,6 @@ from affectnet_plus.training.data import PermutationSampler, Split, images_in, k
 from affectnet_plus.training.evidence import fit_precision, posterior_of
 from affectnet_plus.training.fusion import fit_fusion
 from affectnet_plus.training.metrics import OneVsRest, SoftLabels, defined, js_divergence, js_divergences
-from PIL import Image
-from runs import ACCELERATE, SMALL, TRAINING, assert_same_weights, command, train, weights
-from scipy.special import expit, logit
-from scipy.stats import spearmanr
-from sklearn.metrics import average_precision_score, roc_auc_score
-from transformers import AutoModelForImageClassification, pipeline
-
-from affectnet_plus import EXPRESSIONS, GENDERS
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ import re
 
 import numpy as np
 import pytest
-from affectnet_plus.modeling import AUConfig, EBCConfig
-from affectnet_plus.training.arguments import RECIPES, ExpertArguments, OptimizationArguments
-from affectnet_plus.training.data import PermutationSampler
 from runs import train, weights
 from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
+from affectnet_plus.modeling import AUConfig, EBCConfig
+from affectnet_plus.training.arguments import RECIPES, ExpertArguments, OptimizationArguments
+from affectnet_plus.training.data import PermutationSampler
 
 PLAIN = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 0, "--seed", 3]
 EBC = ["--backbones", "test_resnet", "test_efficientnet", "--warm_start_epochs", 10]

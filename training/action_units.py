@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from affectnet_plus.modeling import PROTOTYPES
-from affectnet_plus.training.data import Split
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.expressions import listed
+from affectnet_plus.modeling import PROTOTYPES
+from affectnet_plus.training.data import Split
 
 _FILE_COLUMNS = (
     "file_name", "filename", "file", "image_path", "image", "frame_path", "path", "input", "name", "image_id",

@@ -21,8 +21,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from accelerate.utils import broadcast_object_list
-from affectnet_plus.modeling import ImageError, open_rgb
-from affectnet_plus.training.arguments import is_synthetic
 from PIL import Image
 from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
 from torch.utils.data import Dataset, Sampler
@@ -32,6 +30,8 @@ from tqdm.auto import tqdm
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.files import RASTER_ENDINGS
+from affectnet_plus.modeling import ImageError, open_rgb
+from affectnet_plus.training.arguments import is_synthetic
 
 _BY_NUMBER = "number of the row"
 _NO_AFFECT = -2  # where AffectNet has no valence or arousal

@@ -21,6 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+
+from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
 from affectnet_plus.modeling import CARD_METRICS, IN_THE_BOX, ImageError, SoftLabelModel, model_card
 from affectnet_plus.training.arguments import DataArguments, no_model, parse_arguments, stop, stop_at_image
 from affectnet_plus.training.checkpoints import held, locked_if_shared, written_beside
@@ -29,11 +34,6 @@ from affectnet_plus.training.experts import check_outputs, main_process_prepares
 from affectnet_plus.training.metrics import HumanLabels, SoftLabels, ValenceArousal, defined, js_divergences
 from affectnet_plus.training.report import write_report
 from affectnet_plus.training.slices import LEAD, OWN_SCORES, interval, macro_f1_of, mean_of, slices_of, subsets_of
-from torch import nn
-from torch.utils.data import DataLoader
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
-
-from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
 
 
 @dataclass

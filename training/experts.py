@@ -19,6 +19,16 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list, set_seed
+from huggingface_hub import HfApi
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
+from timm.optim import param_groups_weight_decay
+from timm.utils import ModelEmaV3
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import AutoConfig, AutoModelForImageClassification, get_scheduler
+
+from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import INPUT_SETTINGS, ImageError, SoftLabelModel, image_processor_for
 from affectnet_plus.training.arguments import stop, stop_at_image
 from affectnet_plus.training.calibration import fit_calibration
@@ -37,16 +47,6 @@ from affectnet_plus.training.checkpoints import (
 from affectnet_plus.training.data import FaceDataset, PermutationSampler, Split, check_enough_rows, share_contents
 from affectnet_plus.training.initial_weights import load_weights, parts_of, read_weights
 from affectnet_plus.training.metrics import OneVsRest, defined, js_divergence
-from huggingface_hub import HfApi
-from safetensors.torch import load_file, save_file
-from sklearn.metrics import roc_auc_score
-from timm.optim import param_groups_weight_decay
-from timm.utils import ModelEmaV3
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModelForImageClassification, get_scheduler
-
-from affectnet_plus import EXPRESSIONS
 
 _PATIENCE = timedelta(days=7)  # of processes that wait for what one prepares for all
 _SMALLEST_SCALE = 1e-4  # of an fp16 loss, which starts at 65536: below it, no scale will do

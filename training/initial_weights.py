@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from affectnet_plus.modeling import backbones_of, create_backbone, pretrained_normalization
 from safetensors.torch import load_file
 from torch import nn
 
 from affectnet_plus import EXPRESSIONS
+from affectnet_plus.modeling import backbones_of, create_backbone, pretrained_normalization
 
 WARM_START = "warm_start"  # folder of the classifiers that experts go on from, inside the experts' own
 _WEIGHTS = "model.safetensors"

@@ -27,6 +27,12 @@ import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
+from scipy.special import expit
+from torch.utils.data import DataLoader, Subset
+from tqdm.auto import tqdm
+from transformers import AutoConfig, AutoModelForImageClassification
+
+from affectnet_plus import EXPRESSIONS, SUBSETS
 from affectnet_plus.modeling import FusedConfig, ImageError
 from affectnet_plus.training.arguments import (
     DataArguments,
@@ -55,12 +61,6 @@ from affectnet_plus.training.fusion import calibrate_to, fit_fusion, fused_model
 from affectnet_plus.training.metrics import js_divergence, ranks_of
 from affectnet_plus.training.slices import subsets_of_ranks
 from affectnet_plus.training.write_release import check_target, write_release
-from scipy.special import expit
-from torch.utils.data import DataLoader, Subset
-from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModelForImageClassification
-
-from affectnet_plus import EXPRESSIONS, SUBSETS
 
 SCORES = ("ebc", "au", "soft_label")
 DECIMALS = 6  # more than the four that are released: labels may yet be expressed for another prior

@@ -5,9 +5,9 @@ import html
 import io
 
 import numpy as np
-from affectnet_plus.training.data import Split
 
 from affectnet_plus import EXPRESSIONS
+from affectnet_plus.training.data import Split
 
 THUMBNAIL = 112  # pixels
 STYLE = f"""

@@ -4,12 +4,12 @@ import html
 from pathlib import Path
 
 import numpy as np
-from affectnet_plus.training import figures, pages
-from affectnet_plus.training.data import Split
-from affectnet_plus.training.slices import OWN_SCORES, subsets_of
 from sklearn.metrics import confusion_matrix
 
 from affectnet_plus import EXPRESSIONS, SUBSETS
+from affectnet_plus.training import figures, pages
+from affectnet_plus.training.data import Split
+from affectnet_plus.training.slices import OWN_SCORES, subsets_of
 
 _STYLE = """
 .headline { display: flex; flex-wrap: wrap; gap: .6rem 2.2rem; margin: 1rem 0 }

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from affectnet_plus.modeling import IN_THE_BOX, load_rgb
-from affectnet_plus.training import figures
-from affectnet_plus.training.arguments import DataArguments, no_model, parse_arguments, stop
-from affectnet_plus.training.data import known_truth, load_split
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from transformers import pipeline
 
 from affectnet_plus import EXPRESSIONS
+from affectnet_plus.modeling import IN_THE_BOX, load_rgb
+from affectnet_plus.training import figures
+from affectnet_plus.training.arguments import DataArguments, no_model, parse_arguments, stop
+from affectnet_plus.training.data import known_truth, load_split
 
 
 @dataclass

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import ImageError
 from affectnet_plus.training import pages
 from affectnet_plus.training.arguments import DataArguments, parse_arguments, stop
 from affectnet_plus.training.data import Split, load_rows, read_soft_labels, split_to_label
 from affectnet_plus.training.metrics import ranks_of
-
-from affectnet_plus import EXPRESSIONS
 
 _STYLE = """
 table { width: 100% } th { position: sticky; top: 0; background: #fff } .bars { min-width: 15rem }

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import numpy as np
-from affectnet_plus.training.data import Split
-from affectnet_plus.training.metrics import ranks_of
 from scipy.stats import bootstrap
 
 from affectnet_plus import ETHNICITIES, EXPRESSIONS, GENDERS, SUBSETS
+from affectnet_plus.training.data import Split
+from affectnet_plus.training.metrics import ranks_of
 
 RESAMPLES = 1000
 OWN_SCORES = "by this model's own scores"

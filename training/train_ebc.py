@@ -14,6 +14,9 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import HfHubHTTPError as HTTPError
+
+from affectnet_plus import EXPRESSIONS, match_expressions
 from affectnet_plus.modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification, check_backbone
 from affectnet_plus.training.arguments import (
     ExpertArguments,
@@ -36,9 +39,6 @@ from affectnet_plus.training.experts import (
 )
 from affectnet_plus.training.initial_weights import normalization_of_start
 from affectnet_plus.training.warm_start import plan_warm_starts, warm_start
-from huggingface_hub.errors import HfHubHTTPError as HTTPError
-
-from affectnet_plus import EXPRESSIONS, match_expressions
 
 
 @dataclass

@@ -20,6 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import HfHubHTTPError as HTTPError
+from torch import Tensor, nn
+from transformers import AutoModelForImageClassification
+
+from affectnet_plus import EXPRESSIONS, SUBSETS
 from affectnet_plus.modeling import (
     SoftFerConfig,
     SoftFerForImageClassification,
@@ -54,11 +59,6 @@ from affectnet_plus.training.experts import (
 from affectnet_plus.training.initial_weights import normalization_of_start
 from affectnet_plus.training.metrics import HumanLabels, ValenceArousal, defined, js_divergence
 from affectnet_plus.training.report import write_comparison
-from huggingface_hub.errors import HfHubHTTPError as HTTPError
-from torch import Tensor, nn
-from transformers import AutoModelForImageClassification
-
-from affectnet_plus import EXPRESSIONS, SUBSETS
 
 PART = "all"  # expressions at once
 SOFT_LABELS_COLUMNS = ("posterior", "soft_label", "ebc", "au")

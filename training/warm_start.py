@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import (
     INPUT_SETTINGS,
     SoftFerConfig,
@@ -32,8 +34,6 @@ from affectnet_plus.training.experts import (
 )
 from affectnet_plus.training.initial_weights import WARM_START, read_weights
 from affectnet_plus.training.metrics import HumanLabels, defined
-
-from affectnet_plus import EXPRESSIONS
 
 _OF_EXPERTS = (
     "prior", "rest_outputs", "metric_for_best_model", "au_loss_weight", "au_labels", "au_labels_sha256", "au_target",

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from affectnet_plus.training.data import Split
-from affectnet_plus.training.metrics import ranks_of
-from affectnet_plus.training.slices import subsets_of_ranks
 from tqdm.auto import tqdm
 
 from affectnet_plus import ANGLES, ETHNICITIES, GENDERS
 from affectnet_plus.files import read_regular_file
 from affectnet_plus.releases import UNFINISHED
 from affectnet_plus.rows import Damage, check_image
+from affectnet_plus.training.data import Split
+from affectnet_plus.training.metrics import ranks_of
+from affectnet_plus.training.slices import subsets_of_ranks
 
 _FOLDERS = {"train": "human_annotated/train_set", "validation": "human_annotated/validation_set"}
 DECIMALS = 4  # as released
