@@ -5,6 +5,7 @@ One-vs-rest alone, a small or rare expression teaches a network too little to se
 that has seen all rows of all expressions knows more of each.
 """
 
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import (
@@ -23,13 +26,15 @@ from affectnet_plus.modeling import (
     network_inputs,
 )
 from affectnet_plus.training.arguments import ExpertArguments
-from affectnet_plus.training.checkpoints import written_beside
+from affectnet_plus.training.checkpoints import read_state, written_beside
 from affectnet_plus.training.experts import (
     Run,
     as_main_process,
     check_same_settings,
     finish_network,
+    main_process_prepares,
     records_in,
+    shares_of_a_step,
     train_network,
 )
 from affectnet_plus.training.initial_weights import WARM_START, read_weights
@@ -65,72 +70,97 @@ def softmax_loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def plan_warm_starts(runs: list[Run], expert_args: ExpertArguments) -> None:
-    """Say in each run by which settings its warm start is trained, and whether an earlier command has done so already;
-    `ValueError` where its folder holds one by other settings."""
+    """Say in each run by which settings its warm start is trained; `ValueError` where its folder holds one, finished or
+    begun, by other settings."""
     for run in runs if expert_args.warm_start_epochs else ():
         settings = {key: value for key, value in run.settings.items() if key not in _OF_EXPERTS}
         settings["num_train_epochs"] = expert_args.warm_start_epochs
         settings["learning_rate"] = expert_args.warm_start_learning_rate
-        is_there = as_main_process(run.accelerator, partial(_is_there, run, settings))
-        run.warm_start = {"settings": settings, "is_there": is_there, "pretrained": expert_args.pretrained}
+        run.warm_start = {"settings": settings, "pretrained": expert_args.pretrained}
+        if not as_main_process(run.accelerator, partial(_is_there, run)) and (begun := run.checkpoints.get(WARM_START)):
+            of_step = settings | shares_of_a_step(run.accelerator, run.args)
+            check_same_settings(begun, WARM_START, read_state(begun)["settings"], of_step)
 
 
-def _is_there(run: Run, settings: dict) -> bool:
-    records = [record for folder in _folders(run) for record in records_in(folder).values()]
+def _is_there(run: Run) -> bool:
+    settings, folders = run.warm_start["settings"], _folders(run)
+    records = [record for folder in folders for record in records_in(folder).values()]
     if not records or (run.args.overwrite_output_dir and not settings.items() <= records[0].items()):
         return False
     for record in records:
         check_same_settings(run.output_dir / WARM_START, WARM_START, record, settings)
-    return len(records) == len(_folders(run))
+    return len(records) == len(folders)
 
 
 def _folders(run: Run) -> list[Path]:
     return [run.output_dir / WARM_START / f"{i}-{name}" for i, name in enumerate(backbones_of(run.config))]
 
 
+@contextmanager
+def _alone(run: Run):
+    """Another command that trains other expressions into the same folder waits meanwhile, and takes what is made."""
+    lock = FileLock(run.output_dir / f".{WARM_START}.lock")
+    try:
+        with main_process_prepares(run.accelerator):
+            if run.accelerator.is_main_process:
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    tqdm.write(f"Waiting for the warm start that another command trains in {run.output_dir}.")
+                    lock.acquire()
+        yield
+    finally:
+        lock.release()
+
+
 def warm_start(run: Run) -> None:
     """Train the classifiers where they are not there yet; the experts of `run` then go on from them."""
-    if run.warm_start is None:
+    if run.warm_start is None or not run.parts:
         return
+    with _alone(run):
+        if not as_main_process(run.accelerator, partial(_is_there, run)):
+            _train(run)
+    run.initial_weights = read_weights([str(path) for path in _folders(run)], run.config, run.settings)
+
+
+def _train(run: Run) -> None:
     config, folders, settings = run.config, _folders(run), run.warm_start["settings"]
-    if not run.warm_start["is_there"]:
-        args = replace(run.args, num_train_epochs=settings["num_train_epochs"], learning_rate=settings["learning_rate"])
-        own = replace(run, args=args, settings=settings)
-        labels = run.evaluation.labels
+    args = replace(run.args, num_train_epochs=settings["num_train_epochs"], learning_rate=settings["learning_rate"])
+    own = replace(run, args=args, settings=settings)
+    labels = run.evaluation.labels
 
-        def measure(outputs: np.ndarray) -> dict[str, float]:
-            logits = torch.from_numpy(outputs).unflatten(1, (-1, len(EXPRESSIONS)))
-            predicted = logits.softmax(dim=2).mean(dim=1).argmax(dim=1)
-            human = HumanLabels(EXPRESSIONS, keep_in_memory=True)
-            human = human.compute(predictions=predicted.tolist(), references=labels.tolist())
-            return {name: human[name] for name in ("accuracy", "macro_f1")}
+    def measure(outputs: np.ndarray) -> dict[str, float]:
+        logits = torch.from_numpy(outputs).unflatten(1, (-1, len(EXPRESSIONS)))
+        predicted = logits.softmax(dim=2).mean(dim=1).argmax(dim=1)
+        human = HumanLabels(EXPRESSIONS, keep_in_memory=True)
+        human = human.compute(predictions=predicted.tolist(), references=labels.tolist())
+        return {name: human[name] for name in ("accuracy", "macro_f1")}
 
-        network, outputs, record = train_network(
-            own, WARM_START, len(EXPRESSIONS),
-            lambda: SoftmaxClassifiers(config, run.warm_start["pretrained"]),
-            softmax_loss,
-            run.train.labels[:, None].astype("float32"),
-            groups=[np.arange(len(run.train))],
-            measure=measure,
-        )  # fmt: skip
-        training = settings | {"target": "hard", "sampler": "none", "drawn": record}
+    network, outputs, record = train_network(
+        own, WARM_START, len(EXPRESSIONS),
+        lambda: SoftmaxClassifiers(config, run.warm_start["pretrained"]),
+        softmax_loss,
+        run.train.labels[:, None].astype("float32"),
+        groups=[np.arange(len(run.train))],
+        measure=measure,
+    )  # fmt: skip
+    training = settings | {"target": "hard", "sampler": "none", "drawn": record}
 
-        def save(bare: SoftmaxClassifiers) -> None:
-            each = torch.from_numpy(outputs).unflatten(1, (-1, len(EXPRESSIONS))).unbind(dim=1)
-            same_input = {key: getattr(config, key) for key in INPUT_SETTINGS}
-            normalization = config.backbone_normalization or [None] * len(folders)
-            for path, name, trained, classifier, own in zip(
-                folders, backbones_of(config), normalization, bare.classifiers, each, strict=True
-            ):
-                of_backbone = {"backbone": name, "backbone_normalization": trained and [trained]}
-                of_one = SoftFerConfig(**of_backbone, activation="softmax", **same_input)
-                of_one.training = {"all": training | defined(measure(own.numpy()))}
-                with torch.device("meta"):
-                    model = SoftFerForImageClassification(of_one)
-                model.backbone = classifier.cpu()
-                with written_beside(path) as beside:
-                    model.save_pretrained(beside)
+    def save(bare: SoftmaxClassifiers) -> None:
+        each = torch.from_numpy(outputs).unflatten(1, (-1, len(EXPRESSIONS))).unbind(dim=1)
+        same_input = {key: getattr(config, key) for key in INPUT_SETTINGS}
+        normalization = config.backbone_normalization or [None] * len(folders)
+        for path, name, trained, classifier, outputs_of_one in zip(
+            folders, backbones_of(config), normalization, bare.classifiers, each, strict=True
+        ):
+            of_backbone = {"backbone": name, "backbone_normalization": trained and [trained]}
+            of_one = SoftFerConfig(**of_backbone, activation="softmax", **same_input)
+            of_one.training = {"all": training | defined(measure(outputs_of_one.numpy()))}
+            with torch.device("meta"):
+                model = SoftFerForImageClassification(of_one)
+            model.backbone = classifier.cpu()
+            with written_beside(path) as beside:
+                model.save_pretrained(beside)
 
-        finish_network(own, WARM_START, network, save)
-        run.first_step += own.steps(WARM_START)[1]
-    run.initial_weights = read_weights([str(path) for path in folders], config, run.settings)
+    finish_network(own, WARM_START, network, save)
+    run.first_step += own.steps(WARM_START)[1]
