@@ -34,8 +34,6 @@ def main():
     parser.add_argument("--validation", type=int, default=1100)
     parser.add_argument("--image_size", type=int, default=48)
     parser.add_argument("--backbones", nargs="+", default=["test_resnet", "test_resnet", "test_vit"])
-    parser.add_argument("--num_train_epochs", type=float, default=16)
-    parser.add_argument("--learning_rate", type=float, default=4e-3)
     args = parser.parse_args()
 
     release = args.folder / "AffectNet+"
@@ -43,15 +41,14 @@ def main():
     synthesize(release, train=args.train, validation=args.validation, seed=0, image_size=112)
     rows = load_dataset(affectnet_plus.__name__, data_dir=str(release))
     dominant = true_dominant(release, rows["validation"])
-    flags = ["--image_size", args.image_size, "--backbones", *args.backbones]
-    flags += ["--learning_rate", args.learning_rate, "--per_device_train_batch_size", 32, "--warmup_steps", 0.1]
+    flags = ["--image_size", args.image_size, "--backbones", *args.backbones, "--per_device_train_batch_size", 32]
     print(json.dumps({"train": len(rows["train"]), "validation": len(rows["validation"])}))
     for name, data in [("human labels", rows), ("shuffled labels", shuffled(rows, seed=0))]:
         parquet, model = args.folder / name / "data", args.folder / name / "ebc"
         parquet.mkdir(parents=True)
         for split in data:
             data[split].select_columns(["image", "label"]).to_parquet(parquet / f"{split}.parquet")
-        train(["--dataset_name", parquet, "--output_dir", model, "--num_train_epochs", args.num_train_epochs, *flags])
+        train(["--dataset_name", parquet, "--output_dir", model, *flags])
         answers = pipeline("soft-fer", model=str(model))(rows["validation"], batch_size=32)
         scores = np.array([list(answer["soft_label"].values()) for answer in answers])
         aurocs = {e: round(roc_auc_score(dominant == i, scores[:, i]), 4) for i, e in enumerate(EXPRESSIONS)}
@@ -59,7 +56,8 @@ def main():
 
 
 def train(flags: list) -> None:
-    """Half of the expressions in each of two processes with one thread: networks so small gain nothing by more."""
+    """Half of the expressions in each of two processes with one thread: networks so small gain nothing by more. One of
+    them trains the warm start, for which the other waits."""
     command = [
         sys.executable,
         str(TRAIN_EBC),
