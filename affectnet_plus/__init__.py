@@ -39,9 +39,8 @@ from .releases import DATA_DIR_VARIABLE, find_release, recognise
 from .rows import ReleaseError
 
 _clone = Path(__file__).parents[1]
-if (_clone / "setup.cfg").is_file() and (
-    _clone / "modeling"
-).is_dir():  # not installed: the folders lie beside this one
+# Where this is not installed, the other folders lie beside this one.
+if (_clone / "setup.cfg").is_file() and (_clone / "modeling").is_dir():
     __path__.append(str(_clone))
 
 register()

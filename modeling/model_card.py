@@ -173,7 +173,9 @@ def _prior(config) -> str:
 def _fitted(config) -> str:
     """What was decided on validation."""
     if config.model_type != "affectnet_plus_soft_fer":
-        return "the calibration was fitted"
+        parts = [config.ebc, config.au] if hasattr(config, "ebc") else [config]
+        best_by = {record.get("metric_for_best_model") for part in parts for record in part.training.values()}
+        return "the calibration was fitted" + " and the epochs were chosen" * bool(best_by - {None, "last"})
     best_by = config.training.get("all", {}).get("metric_for_best_model")
     return f"the epoch was chosen, by {best_by}" if best_by else ""
 

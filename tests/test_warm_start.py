@@ -1,17 +1,22 @@
 """What an epoch of an expert is, which epoch is kept, and the start that all experts share."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import time
 
 import numpy as np
 import pytest
-from runs import train, weights
+from runs import assert_same_weights, command, train, weights
 from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import AUConfig, EBCConfig
 from affectnet_plus.training.arguments import RECIPES, ExpertArguments, OptimizationArguments
 from affectnet_plus.training.data import PermutationSampler
+from affectnet_plus.training.initial_weights import read_weights
 
 PLAIN = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 0, "--seed", 3]
 EBC = ["--backbones", "test_resnet", "test_efficientnet", "--warm_start_epochs", 10]
@@ -72,12 +77,35 @@ def test_all_experts_go_on_from_one_start_last_layer_included(warm, tmp_path):
 def test_au_experts_can_go_on_from_the_start_of_an_ebc(warm, ferplus, tmp_path):
     folder, _, _ = warm
     args = [*PLAIN, "--dataset_name", ferplus, "--init_from", folder, "--output_dir", "au", "--num_train_epochs", 1]
+    args += ["--eval_strategy", "no"]
     train(*args, "--backbone", "test_efficientnet", "--expressions", "happy", script="train_au.py", cwd=tmp_path)
     config = AUConfig.from_pretrained(tmp_path / "au")
     assert config.rest_outputs == 7 and not (tmp_path / "au/warm_start").exists()
     assert config.training["happy"]["init_from"][0].startswith("1-test_efficientnet (sha256")
+    assert config.training["happy"]["metric_for_best_model"] == "last"  # nothing was measured to choose by
     said = train(*args, "--backbone", "test_vit", script="train_au.py", cwd=tmp_path, expect=2)
     assert "no warm start of test_vit, only of test_efficientnet, test_resnet" in said
+    config = AUConfig(backbone="test_efficientnet", image_size=32)
+    with pytest.raises(ValueError, match="holds experts without a warm start: name the folder that they started from"):
+        read_weights([str(tmp_path / "au")], config, {})
+
+
+def test_a_warm_start_that_was_killed_is_gone_on_with_or_refused(warm, ferplus, tmp_path):
+    folder, args, _ = warm
+    args = [*args, "--expressions", "happy", "--output_dir", "ebc", "--checkpointing_steps", 10]
+    process = subprocess.Popen(command(*args), cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
+    while not (tmp_path / "ebc/checkpoint-warm_start-10").exists() and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list((tmp_path / "ebc").glob("warm_start/*/config.json")), "killed too late"
+    said = train(*args, cwd=tmp_path, expect=2)
+    assert "checkpoint-warm_start-" in said and "--resume_from_checkpoint latest" in said
+    train(*args, "--resume_from_checkpoint", "latest", cwd=tmp_path)
+    for name in ("0-test_resnet", "1-test_efficientnet"):
+        assert_same_weights(tmp_path / "ebc/warm_start" / name, folder / "warm_start" / name)
+    said = train(*args, "--expressions", "sad", "--prior", "balanced", cwd=tmp_path, expect=2)
+    assert 'holds other experts with --prior "train", this run has "balanced": one model has one prior' in said
 
 
 @pytest.mark.parametrize("start", ["scratch", "pretrained"])

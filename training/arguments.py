@@ -122,7 +122,10 @@ class OptimizationArguments:
     )
     max_train_steps: int | None = field(
         default=None,
-        metadata={"help": "Optimiser steps per expression, and of a warm start, instead of a number of epochs."},
+        metadata={
+            "help": "Optimiser steps per expression, and of a warm start, instead of a number of epochs. "
+            "Of a rare expression these may be very many epochs, each of them measured: see --eval_strategy."
+        },
     )
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Faces per device and step."})
     per_device_eval_batch_size: int = field(default=128, metadata={"help": "Faces per device when measuring."})
@@ -130,7 +133,12 @@ class OptimizationArguments:
     learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of AdamW. Default: " + _said_of("learning_rate")}
     )
-    weight_decay: float = field(default=0.05, metadata={"help": "Weight decay of AdamW, on all but biases and norms."})
+    weight_decay: float = field(
+        default=0.05,
+        metadata={
+            "help": "Weight decay of AdamW, on all but biases, norms and what timm names (tokens, position tables)."
+        },
+    )
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm; 0: not at all."})
     ema_decay: float = field(
         default=0.0,
@@ -150,7 +158,11 @@ class OptimizationArguments:
     dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that decode images, per device."})
     eval_strategy: str = field(
         default="epoch",
-        metadata={"help": "Measure on validation after each epoch, or only at the end.", "choices": ["epoch", "no"]},
+        metadata={
+            "help": "Measure on validation after each epoch, or only at the end: then the last weights are kept, not "
+            "the best.",
+            "choices": ["epoch", "no"],
+        },
     )
     checkpointing_steps: str = field(
         default="epoch", metadata={"help": "Save the state of the run every N steps, 'epoch' or 'no'."}
@@ -261,8 +273,8 @@ class NetworkArguments:
         default_factory=list,
         metadata={
             "help": "Start from weights of your own: folders of train_soft_fer.py, or of train_ebc.py and train_au.py "
-            "for what their warm start made (with the same folds, if any), or files with a timm model's state, all but "
-            "the last layer. One per backbone, or one for all."
+            "for what their warm start made (with the same folds, if any), or files with a timm model's state. Experts "
+            "take the last layer, too, where it is a softmax of the expressions. One per backbone, or one for all."
         },
     )
 
@@ -288,7 +300,8 @@ class ExpertArguments(NetworkArguments):
         default=None,
         metadata={
             "help": "Before the experts, train each backbone once as a softmax classifier of all expressions, so many "
-            "epochs of all rows; all experts go on from it, last layer included. 0: none. Default: 0 with "
+            "epochs of all rows; all experts go on from it, last layer included. 0: none; then say "
+            "also how long and how fast, as the usual epochs are few. Default: 0 with "
             "--init_from, else " + _said_of("num_train_epochs", "warm start")
         },
     )

@@ -27,7 +27,7 @@ def locked(folder: Path):
 
 def locked_if_shared(folder: Path):
     """`locked` where commands complete the folder together; any other is read as it is, and nothing is left in it."""
-    return locked(folder) if (folder / _LOCK).exists() else nullcontext()
+    return locked(folder) if os.access(folder / _LOCK, os.W_OK) else nullcontext()
 
 
 @contextmanager

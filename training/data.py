@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from accelerate.utils import broadcast_object_list
 from PIL import Image
 from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
 from torch.utils.data import Dataset, Sampler
@@ -29,7 +28,7 @@ from tqdm.auto import tqdm
 
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.files import RASTER_ENDINGS
+from affectnet_plus.files import RASTER_ENDINGS, read_regular_file
 from affectnet_plus.modeling import ImageError, open_rgb
 from affectnet_plus.training.arguments import is_synthetic
 
@@ -144,20 +143,7 @@ def _hash(content: bytes) -> int:
 def _hash_of_file(stored: dict) -> int:
     if stored["bytes"] is None and stored["path"] is None:
         raise FileNotFoundError("A row has no image.")
-    return _hash(Path(stored["path"]).read_bytes() if stored["bytes"] is None else stored["bytes"])
-
-
-def share_contents(accelerator, splits: Sequence[Split]) -> None:
-    """Let the main process hash the images, and tell the other processes."""
-    unread = [split for split in splits if split.folds_by is None]
-    if not unread:
-        return
-    if accelerator.is_main_process:
-        for split in unread:
-            split.read_contents()
-    read = broadcast_object_list([(split.contents, split.folds_by) for split in unread])
-    for split, (contents, folds_by) in zip(unread, read, strict=True):
-        split.contents, split.folds_by = contents, folds_by
+    return _hash(read_regular_file(stored["path"]) if stored["bytes"] is None else stored["bytes"])
 
 
 def broken_images(split: Split) -> dict[int, ImageError]:

@@ -44,7 +44,7 @@ from affectnet_plus.training.checkpoints import (
     save_checkpoint,
     written_beside,
 )
-from affectnet_plus.training.data import FaceDataset, PermutationSampler, Split, check_enough_rows, share_contents
+from affectnet_plus.training.data import FaceDataset, PermutationSampler, Split, check_enough_rows
 from affectnet_plus.training.initial_weights import load_weights, parts_of, read_weights
 from affectnet_plus.training.metrics import OneVsRest, defined, js_divergence
 
@@ -124,6 +124,20 @@ def main_process_prepares(accelerator: Accelerator):
     dist.destroy_process_group(patient)
 
 
+def share_contents(accelerator: Accelerator, splits: Sequence[Split]) -> None:
+    """Let the main process hash the images of these splits, and tell the other processes."""
+    unread = list({id(split): split for split in splits if split.folds_by is None}.values())
+    if not unread:
+        return
+    with main_process_prepares(accelerator):
+        if accelerator.is_main_process:
+            for split in unread:
+                split.read_contents()
+    read = broadcast_object_list([(split.contents, split.folds_by) for split in unread])
+    for split, (contents, folds_by) in zip(unread, read, strict=True):
+        split.contents, split.folds_by = contents, folds_by
+
+
 def as_main_process(accelerator: Accelerator, decide: Callable):
     """What `decide` gives on the main process, or the error that it raises there, on all of them."""
     answer = None
@@ -192,6 +206,12 @@ def _left_to_train(
         finish_moves(output_dir)
         check_same_network(output_dir, config)
         records = records_in(output_dir)
+        others = {json.dumps(record.get("prior")) for part, record in records.items() if part not in parts}
+        if others - {json.dumps(settings.get("prior"))}:
+            raise ValueError(
+                f"{output_dir} holds other experts with --prior {', '.join(sorted(others))}, this run has "
+                f"{json.dumps(settings.get('prior'))}: one model has one prior. Take that one."
+            )
         checkpoints = find_checkpoints(output_dir, args.resume_from_checkpoint or "latest")
         if not args.resume_from_checkpoint:
             if not args.overwrite_output_dir:
@@ -232,6 +252,7 @@ def train_runs(
             for part in run.parts:
                 train_part(run, part)
                 run.first_step += run.steps(part)[1]
+            run.initial_weights = []
             evaluate_folder(run)
             first_step = run.first_step
         if compare:
@@ -615,12 +636,10 @@ def start_pushing(accelerator: Accelerator, args, fold_args) -> str | None:
 
 def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelerator) -> dict:
     """What decides the weights; stands in the config, and a resumed run has to agree with it."""
-    of_kind = {
-        key: value
-        for key, value in vars(kind_args).items()
-        if key
-        not in ("expressions", "au_labels", "au_target", "soft_labels", "soft_labels_column", "init_from", "teacher")
-    }
+    elsewhere = ("expressions", "au_labels", "au_target", "soft_labels", "soft_labels_column", "init_from", "teacher")
+    of_kind = {key: value for key, value in vars(kind_args).items() if key not in elsewhere}
+    if args.eval_strategy == "no" and of_kind.get("metric_for_best_model"):
+        of_kind["metric_for_best_model"] = "last"  # nothing is measured to choose by
     return {
         "data": data_args.name(),
         "data_config": data_args.dataset_config_name or "default",
@@ -719,11 +738,15 @@ def check_nothing_is_lost(
 def check_same_settings(folder: Path, part: str, saved: dict, settings: dict) -> None:
     if differing := _differing(saved, settings):
         longer = {"num_train_epochs", "max_train_steps"} & {text.split()[0] for text in differing}
-        start = "the weights of a Soft-FER model" if part in EXPRESSIONS else "this one's weights"
+        start = (
+            "a Soft-FER model's weights, or these experts' own warm start"
+            if part in EXPRESSIONS
+            else "this one's weights"
+        )
         cure = f" More steps are a new run, in another --output_dir; --init_from starts it from {start}."
         raise ValueError(
             f"{folder} comes from a run with other settings: {', '.join(differing)}. Take the same ones, or train anew "
-            f"by --overwrite_output_dir in place of --resume_from_checkpoint.{cure if longer else ''}"
+            f"by --overwrite_output_dir, without --resume_from_checkpoint.{cure if longer else ''}"
         )
 
 

@@ -65,6 +65,8 @@ def read_weights(paths: list[str], config, settings: dict) -> list[dict]:
         )
     of_each = paths if len(paths) > 1 else paths * len(backbones)
     folders = [_own_folder(Path(path), number, backbones, settings) for number, path in enumerate(of_each)]
+    pairs = list(zip(folders, backbones, strict=True))
+    read = {pair: _for_backbone(_read(pair[0], settings, config), pair[1], config.network_size) for pair in set(pairs)}
     normalization = config.backbone_normalization or [None] * len(backbones)
     for path, wanted in zip(folders, normalization, strict=True):
         if (trained := _normalization_in(path)) != wanted:
@@ -72,8 +74,6 @@ def read_weights(paths: list[str], config, settings: dict) -> list[dict]:
                 f"--init_from {path} was trained with the normalisation {trained or 'of the image processor'}, and "
                 f"backbone_normalization says {wanted}: continue it with the same."
             )
-    pairs = list(zip(folders, backbones, strict=True))
-    read = {pair: _for_backbone(_read(pair[0], settings, config), pair[1], config.network_size) for pair in set(pairs)}
     return [read[pair] for pair in pairs]
 
 
@@ -98,6 +98,10 @@ def _read(path: Path, settings: dict, wanted) -> dict:
     if not file.is_file():
         folds = ", which has folds: give --num_folds as well" if list(path.glob("fold-*")) else ""
         raise ValueError(f"--init_from {path}: no {_WEIGHTS} there{folds}.")
+    if config.get("model_type") in ("affectnet_plus_ebc", "affectnet_plus_au", "affectnet_plus_fused"):
+        raise ValueError(
+            f"--init_from {path} holds experts without a warm start: name the folder that they started from."
+        )
     expressions, sampler = None, "none"
     if config:  # ours, or one of timm's own folders
         _check_left_out(path, config.get("training") or {}, settings)
@@ -133,7 +137,8 @@ def _check_left_out(path: Path, training: dict, settings: dict) -> None:
         same_rows = all(record.get(key) == settings[key] for key in ("data", "split", "ids"))
         of_fold = ("num_folds", "left_out_fold", "folds_by")
         wanted = [settings.get(key) for key in of_fold]
-        if same_rows and wanted[0] and [record.get(key) for key in of_fold] != wanted:
+        folds_by = {"folds_by": "id"} if record.get("num_folds") else {}  # before it was recorded
+        if same_rows and wanted[0] and [(folds_by | record).get(key) for key in of_fold] != wanted:
             raise ValueError(
                 f"--init_from {path} was trained on rows that fold {wanted[1]} of {wanted[0]} leaves out: "
                 f"train it with --num_folds {wanted[0]}, too."

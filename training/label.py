@@ -42,8 +42,8 @@ from affectnet_plus.training.arguments import (
     stop,
     stop_at_image,
 )
-from affectnet_plus.training.calibration import prior_numbers, reexpress
-from affectnet_plus.training.checkpoints import written_beside
+from affectnet_plus.training.calibration import class_frequencies, prior_numbers, reexpress
+from affectnet_plus.training.checkpoints import held, written_beside
 from affectnet_plus.training.data import (
     FaceDataset,
     Split,
@@ -52,11 +52,10 @@ from affectnet_plus.training.data import (
     load_rows,
     load_split,
     read_soft_labels,
-    share_contents,
     split_to_label,
 )
 from affectnet_plus.training.evidence import PRECISION, fit_precision, posterior_of
-from affectnet_plus.training.experts import check_outputs, main_process_prepares
+from affectnet_plus.training.experts import check_outputs, main_process_prepares, share_contents
 from affectnet_plus.training.fusion import calibrate_to, fit_fusion, fused_model
 from affectnet_plus.training.metrics import js_divergence, ranks_of
 from affectnet_plus.training.slices import subsets_of_ranks
@@ -482,7 +481,7 @@ def check_settings(output_dir: Path, settings: dict) -> float | None:
     saved = json.loads(file.read_text()) if file.exists() else settings
     if (
         settings["posterior"]["prior_precision"] is None
-        and saved.get("posterior", {}).get("how", "") == (settings["posterior"]["how"])
+        and saved.get("posterior", {}).get("how", "") == settings["posterior"]["how"]
     ):
         settings["posterior"] = saved["posterior"]
     if differing := [key for key in settings if saved.get(key) != settings[key]]:
@@ -502,7 +501,11 @@ def write_settings(output_dir: Path, settings: dict) -> None:
 
 def fuse(accelerator, args, kinds: dict, evaluation: Split, target: Path, prior: np.ndarray | None) -> None:
     """Fuse an EBC and AU experts, fit how on validation, and save the model, calibrated to `prior` (8,)."""
-    ebc, au = (AutoModelForImageClassification.from_pretrained(kinds[kind]) for kind in ("ebc", "au"))
+    experts = []
+    for kind in ("ebc", "au"):
+        with held(accelerator, Path(kinds[kind])):  # nobody completes it meanwhile
+            experts.append(AutoModelForImageClassification.from_pretrained(kinds[kind]))
+    ebc, au = experts
     model = fused_model(ebc, au, args.mirrored)
     outputs = predict_shared(accelerator, args, model, evaluation, f"fusing {target.name}")
     if accelerator.is_main_process:  # also because transformers saves on the first rank only
@@ -521,7 +524,8 @@ def fit_on(accelerator, args, models: dict, evaluation: Split, prior: np.ndarray
         model = under_prior_of_experts(path)
         logits = predict_shared(accelerator, args, model, evaluation, "fitting the prior precision")["logits"]
         check_outputs(logits, str(path))
-        scores.append(for_prior(expit(logits), model, prior))
+        of_rows = class_frequencies(evaluation.labels)  # the votes are those of validation
+        scores.append(for_prior(expit(logits), model, of_rows if of_rows.all() else prior))
     votes, labels = (np.concatenate([values] * len(models)) for values in (evaluation.soft_labels, evaluation.labels))
     return fit_precision(np.concatenate(scores), labels, votes)
 
@@ -657,7 +661,9 @@ def express_anew(data_args, args, output_dir: Path) -> None:
     if precision is None:
         evaluation = load_evaluation(data_args)
         check_votes(data_args, evaluation)
-        scores = reexpress(read_soft_labels(str(source), evaluation), from_prior, prior)
+        of_rows = class_frequencies(evaluation.labels)
+        scores = read_soft_labels(str(source), evaluation)
+        scores = reexpress(scores, from_prior, of_rows if of_rows.all() else prior)
         precision = fit_precision(scores, evaluation.labels, evaluation.soft_labels)
         settings["posterior"]["prior_precision"] = precision
     write_settings(output_dir, settings)

@@ -119,7 +119,9 @@ def main():
     loss = partial(multi_head_loss, au_loss_weight=au_args.au_loss_weight)
 
     def train_part(run: Run, expression: str) -> None:
-        create = partial(MultiHeadClassifier, config, expression, pretrained=au_args.pretrained)
+        create = partial(
+            MultiHeadClassifier, config, expression, pretrained=au_args.pretrained and not run.initial_weights
+        )
         targets = [targets_of(split, expression, config, table) for split in (run.train, run.evaluation)]
         units = config.action_units[expression]
         present_from = [table.present_from.get(unit, 0.5) if table else 0.5 for unit in units]

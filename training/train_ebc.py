@@ -84,7 +84,7 @@ def main():
         stop(error)
 
     def train_part(run: Run, expression: str) -> None:
-        create = partial(BinaryEnsemble, config, pretrained=ebc_args.pretrained)
+        create = partial(BinaryEnsemble, config, pretrained=ebc_args.pretrained and not run.initial_weights)
         index = EXPRESSIONS.index(expression)
         targets = [(split.labels == index)[:, None].astype("float32") for split in (run.train, run.evaluation)]
         train_expert(run, expression, priors[index], create, ensemble_loss, *targets, expression_columns=slice(None))

@@ -19,17 +19,19 @@ from tqdm.auto import tqdm
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import (
     INPUT_SETTINGS,
+    ImageError,
     SoftFerConfig,
     SoftFerForImageClassification,
     backbones_of,
     create_backbone,
     network_inputs,
 )
-from affectnet_plus.training.arguments import ExpertArguments
-from affectnet_plus.training.checkpoints import read_state, written_beside
+from affectnet_plus.training.arguments import ExpertArguments, stop
+from affectnet_plus.training.checkpoints import find_checkpoints, read_state, written_beside
 from affectnet_plus.training.experts import (
     Run,
     as_main_process,
+    check_nothing_is_lost,
     check_same_settings,
     finish_network,
     main_process_prepares,
@@ -77,19 +79,43 @@ def plan_warm_starts(runs: list[Run], expert_args: ExpertArguments) -> None:
         settings["num_train_epochs"] = expert_args.warm_start_epochs
         settings["learning_rate"] = expert_args.warm_start_learning_rate
         run.warm_start = {"settings": settings, "pretrained": expert_args.pretrained}
-        if not as_main_process(run.accelerator, partial(_is_there, run)) and (begun := run.checkpoints.get(WARM_START)):
-            of_step = settings | shares_of_a_step(run.accelerator, run.args)
-            check_same_settings(begun, WARM_START, read_state(begun)["settings"], of_step)
+        as_main_process(run.accelerator, partial(_check, run))
 
 
-def _is_there(run: Run) -> bool:
-    settings, folders = run.warm_start["settings"], _folders(run)
+def _check(run: Run) -> None:
+    """Refuse what `_find` refuses, as soon as it can be known."""
+    run.output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with _lock(run).acquire(timeout=0):
+            _find(run)
+    except Timeout:  # it is just being trained: wait until it is there
+        pass
+
+
+def _lock(run: Run) -> FileLock:
+    return FileLock(run.output_dir / f".{WARM_START}.lock")
+
+
+def _find(run: Run) -> dict[str, Path] | None:
+    """None where the warm start is there, whole; else the checkpoint to go on from, if there is one. `ValueError` where
+    either is of other settings, or a checkpoint there that nobody has asked to go on from."""
+    args, settings, folders = run.args, run.warm_start["settings"], _folders(run)
     records = [record for folder in folders for record in records_in(folder).values()]
-    if not records or (run.args.overwrite_output_dir and not settings.items() <= records[0].items()):
-        return False
-    for record in records:
-        check_same_settings(run.output_dir / WARM_START, WARM_START, record, settings)
-    return len(records) == len(folders)
+    if len(records) == len(folders) and all(settings.items() <= record.items() for record in records):
+        return None
+    if args.overwrite_output_dir:
+        return {}
+    wanted = args.resume_from_checkpoint or "latest"
+    begun = find_checkpoints(run.output_dir, wanted).get(WARM_START)
+    if begun is None:
+        for record in records:
+            check_same_settings(run.output_dir / WARM_START, WARM_START, record, settings)
+        return {}
+    if not args.resume_from_checkpoint:
+        check_nothing_is_lost(run.output_dir, [WARM_START], {}, {WARM_START: begun}, settings)
+    of_step = settings | shares_of_a_step(run.accelerator, args)
+    check_same_settings(begun, WARM_START, read_state(begun)["settings"], of_step)
+    return {WARM_START: begun}
 
 
 def _folders(run: Run) -> list[Path]:
@@ -99,7 +125,7 @@ def _folders(run: Run) -> list[Path]:
 @contextmanager
 def _alone(run: Run):
     """Another command that trains other expressions into the same folder waits meanwhile, and takes what is made."""
-    lock = FileLock(run.output_dir / f".{WARM_START}.lock")
+    lock = _lock(run)
     try:
         with main_process_prepares(run.accelerator):
             if run.accelerator.is_main_process:
@@ -117,16 +143,22 @@ def warm_start(run: Run) -> None:
     """Train the classifiers where they are not there yet; the experts of `run` then go on from them."""
     if run.warm_start is None or not run.parts:
         return
-    with _alone(run):
-        if not as_main_process(run.accelerator, partial(_is_there, run)):
-            _train(run)
-    run.initial_weights = read_weights([str(path) for path in _folders(run)], run.config, run.settings)
+    try:
+        with _alone(run):
+            checkpoints = as_main_process(run.accelerator, partial(_find, run))
+            if checkpoints is not None:
+                _train(run, checkpoints)
+        run.initial_weights = read_weights([str(path) for path in _folders(run)], run.config, run.settings)
+    except ImageError:
+        raise
+    except ValueError as error:  # another command has brought another one in the meantime
+        stop(error)
 
 
-def _train(run: Run) -> None:
+def _train(run: Run, checkpoints: dict[str, Path]) -> None:
     config, folders, settings = run.config, _folders(run), run.warm_start["settings"]
     args = replace(run.args, num_train_epochs=settings["num_train_epochs"], learning_rate=settings["learning_rate"])
-    own = replace(run, args=args, settings=settings)
+    own = replace(run, args=args, settings=settings, checkpoints=checkpoints)
     labels = run.evaluation.labels
 
     def measure(outputs: np.ndarray) -> dict[str, float]:
