@@ -9,7 +9,7 @@ import requests
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from affectnet_plus.files import MOST_IMAGE_BYTES, RASTER_FORMATS, read_regular_file
+from .files import MOST_IMAGE_BYTES, RASTER_FORMATS, read_regular_file
 
 
 class ImageError(ValueError):

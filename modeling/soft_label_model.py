@@ -1,6 +1,8 @@
 """What all our models share: saving as a complete folder, and pushing with the code that runs it."""
 
 import copy
+import inspect
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, ViTImageProcessor
 from transformers.dynamic_module_utils import custom_object_save
 
+from .files import read_regular_file
 from .model_card import model_card
 
 _FOR_HUB = (
@@ -152,6 +155,9 @@ class SoftLabelModel(PreTrainedModel):
         folder.mkdir(parents=True, exist_ok=True)
         for source in (type(self), SoftFerPipeline):
             custom_object_save(source, folder)
+        shutil.copyfile(
+            inspect.getsourcefile(read_regular_file), folder / "files.py"
+        )  # the code, not where it comes from
         self.config.auto_map = {
             "AutoConfig": _name_in_folder(self.config_class),
             "AutoModelForImageClassification": _name_in_folder(type(self)),

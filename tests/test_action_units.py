@@ -184,7 +184,7 @@ def test_experts_learn_expression_and_units_and_make_a_complete_model(ferplus, t
         "--eval_strategy",
         "no",
     ]
-    args += ["--num_train_epochs", 12, "--learning_rate", 4e-3, "--output_dir", "au"]
+    args += ["--num_train_epochs", 50, "--learning_rate", 4e-3, "--output_dir", "au"]
     train(*args, script="train_au.py", cwd=tmp_path)
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "au")
     assert isinstance(model, AUForImageClassification) and model.config.expressions == ["happy", "fear"]
