@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import AUConfig, EBCConfig
+from affectnet_plus.training import train_ebc
 from affectnet_plus.training.arguments import RECIPES, ExpertArguments, OptimizationArguments
 from affectnet_plus.training.data import PermutationSampler
 from affectnet_plus.training.initial_weights import read_weights
@@ -72,8 +74,22 @@ def test_all_experts_go_on_from_one_start_last_layer_included(warm, tmp_path):
     np.testing.assert_allclose(ours[f"{prefix}fc.weight"][0], last[EXPRESSIONS.index("happy")], atol=1e-6)
     for name in (name for name in start if "conv" in name and name.endswith("weight")):
         np.testing.assert_allclose(ours[name.replace("backbone.", prefix)], start[name], atol=1e-6)
-    said = train(*args, "--output_dir", folder, "--expressions", "sad", "--warm_start_epochs", 5, cwd=".", expect=2)
+
+
+def test_what_one_folder_holds_has_one_start_and_one_prior(warm, monkeypatch, capsys):
+    folder, args, _ = warm
+
+    def refused(*flags) -> str:
+        words = ["train_ebc.py", *args, "--output_dir", folder, "--expressions", "sad", *flags]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+        with pytest.raises(SystemExit):
+            train_ebc.main()
+        return capsys.readouterr().err
+
+    said = refused("--warm_start_epochs", 5)
     assert "warm_start comes from a run with other settings: num_train_epochs (was 3.0, now 5.0)" in said
+    said = refused("--prior", "balanced")
+    assert 'holds other experts with --prior "train", this run has "balanced": one model has one prior' in said
 
 
 def test_au_experts_can_go_on_from_the_start_of_an_ebc(warm, ferplus, tmp_path):
