@@ -32,6 +32,7 @@ from affectnet_plus.training.arguments import DataArguments
 from affectnet_plus.training.calibration import reexpress
 from affectnet_plus.training.data import Split, load_split, read_soft_labels
 from affectnet_plus.training.fusion import calibrate_to, fit_fusion, fused_model
+from affectnet_plus.training.metrics import ranks_of
 
 COMMON = SMALL[SMALL.index("--image_size") :]
 
@@ -345,7 +346,11 @@ def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_pa
     script = Path(label.__file__).with_name("show_suspects.py")
     run = subprocess.run([sys.executable, script, *map(str, args)], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    ours = rows_of(labelled, "train")
+    ours, prior = rows_of(labelled, "train"), json.loads((Path(labelled) / "label.json").read_text())["prior"]
+    assert prior["contempt"] < 0.1
+    balanced = reexpress(np.stack(ours["soft_label"]), [prior[name] for name in EXPRESSIONS], [1 / 8] * 8)
+    human = ours["human_label"].to_numpy(int)
+    ours["soft_label"], ours["rank"] = balanced.tolist(), ranks_of(balanced, human)
     table = pd.read_csv(tmp_path / "out/suspects.csv", dtype={"image_id": str}).set_index("image_id")
     margins = [max(row.soft_label) - sorted(row.soft_label)[-row.rank] for row in ours.itertuples()]
     assert table["margin"].tolist() == pytest.approx(sorted(margins, reverse=True)[:5], abs=1e-4)

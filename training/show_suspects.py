@@ -3,12 +3,14 @@
 
     python training/show_suspects.py --data_dir R --soft_labels runs/soft --output_file runs/suspects.html
 
-First come the rows with the largest margin between the highest of the soft label's scores and that of the human label.
+First come the rows with the largest margin between the highest of the soft label's scores and that of the human label,
+all of them for equally frequent expressions: under the frequencies of a split most doubt falls on the rare ones.
 The same table lies beside the page as CSV. The page holds thumbnails of the faces: keep pages of restricted faces to
 yourself.
 """
 
 import html
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import ImageError
 from affectnet_plus.training import pages
 from affectnet_plus.training.arguments import DataArguments, parse_arguments, stop
+from affectnet_plus.training.calibration import reexpress
 from affectnet_plus.training.data import Split, load_rows, read_soft_labels, split_to_label
 from affectnet_plus.training.metrics import ranks_of
 
@@ -32,7 +35,8 @@ table { width: 100% } th { position: sticky; top: 0; background: #fff } .bars { 
 """
 _BODY = """<h1>Suspect labels</h1>
 <p>The {shown} of {all} labelled rows of <b>{split}</b> whose human label the experts deny most: its score
-is furthest below the highest. A suspect is not a mistake yet: look at the face.<br>
+is furthest below the highest, scores being for equally frequent expressions. A suspect is not a mistake yet: look at
+the face.<br>
 <span class="key" style="background:#0072B2"></span> score of an expression
 <span class="key" style="background:#E69F00"></span> score of the human label</p>
 <table><thead><tr><th>face<th>image<th>human label<th>experts<th class="number">rank<th class="number">margin
@@ -56,7 +60,7 @@ def main():
         if args.split not in rows:
             raise ValueError(f"The dataset has no split {args.split!r}, only {', '.join(rows)}: see --split.")
         split = split_to_label(rows[args.split], data_args)
-        soft_label = read_soft_labels(args.soft_labels, split)
+        soft_label = for_equal_frequencies(args.soft_labels, read_soft_labels(args.soft_labels, split))
     except (ValueError, OSError) as error:
         stop(error)
     table, labelled = suspects(split, soft_label, args.num_faces)
@@ -68,6 +72,16 @@ def main():
     except ImageError as error:
         stop(error)
     print(f"Page: {output_file}, table: {output_file.with_suffix('.csv')}")
+
+
+def for_equal_frequencies(folder: str, scores: np.ndarray) -> np.ndarray:
+    """The scores (N, 8) of label.py's folder, brought from the prior that its label.json names to a balanced one; as
+    they are where it names none."""
+    settings = Path(folder) / "label.json"
+    prior = json.loads(settings.read_text()).get("prior") if settings.is_file() else None
+    if not isinstance(prior, dict):
+        return scores
+    return reexpress(scores, [prior[name] for name in EXPRESSIONS], np.full(len(EXPRESSIONS), 1 / len(EXPRESSIONS)))
 
 
 def suspects(split: Split, soft_label: np.ndarray, number: int) -> tuple[pd.DataFrame, int]:
