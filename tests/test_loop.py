@@ -128,7 +128,7 @@ def test_what_is_there_is_overwritten_only_where_that_is_asked_for(train_here):
     says = train_here(*two, "--seed", 9, "--resume_from_checkpoint", "latest")
     assert "seed (was 42, now 9), deterministic (was True, now False)" in says and "--init_from" not in says
     says = train_here(*two, "--deterministic", "--max_train_steps", 4, "--resume_from_checkpoint", "latest")
-    assert "max_train_steps (was 2, now 4)" in says and "--init_from starts it from the weights of a Soft-FER" in says
+    assert "max_train_steps (was 2, now 4)" in says and "--init_from starts it from a Soft-FER model" in says
     with pytest.raises(ValueError, match="--init_from starts it from this one's weights"):
         check_same_settings(Path("hard"), "all", {"num_train_epochs": 3.0}, {"num_train_epochs": 9.0})
     says = train_here(*two, "--overwrite_output_dir", "--resume_from_checkpoint", "latest")
