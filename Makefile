@@ -17,13 +17,15 @@ demo test: export OMP_NUM_THREADS = 1
 demo test: export MALLOC_MMAP_THRESHOLD_ = 4294967296
 demo test: export MALLOC_TRIM_THRESHOLD_ = 4294967296
 
+# Its student is measured on a balanced validation split: labels have that prior here.
 demo: .venv/installed
 	rm -rf demo
 	$(BIN)/python examples/photographs.py demo/photographs
 	$(BIN)/python training/show_faces.py --images demo/photographs/*.png --num_faces 0 --output_file demo/photographs.png
 	$(BIN)/affectnet-plus synthesize demo/AffectNet+ --train 6000 --validation 800 --image_size 112
 	$(MAKE) --no-print-directory --jobs 2 demo-fold-0 demo-fold-1
-	$(LAUNCH) training/label.py --data_dir demo/AffectNet+ --ebc demo/ebc --au demo/au --output_dir demo/soft
+	$(LAUNCH) training/label.py --data_dir demo/AffectNet+ --ebc demo/ebc --au demo/au --prior validation \
+		--output_dir demo/soft
 	$(BIN)/python training/show_suspects.py --data_dir demo/AffectNet+ --soft_labels demo/soft \
 		--output_file demo/suspects.html
 	$(LAUNCH) training/train_soft_fer.py $(TRAIN) --soft_labels demo/soft --target distribution --valence_arousal \
