@@ -199,8 +199,8 @@ def one_vote_a_face(dataset_name: str, folder: Path, seed: int) -> Path:
     if folder.exists():
         return folder
     rng = np.random.default_rng(seed)
-    beside = folder.with_name(".data")
-    beside.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(".data")
+    unfinished.mkdir(parents=True, exist_ok=True)
     for split, rows in load_dataset(dataset_name).items():
         names = rows.features["label"].names
         votes = np.array(rows["votes"][:])[:, : len(names)]
@@ -215,9 +215,9 @@ def one_vote_a_face(dataset_name: str, folder: Path, seed: int) -> Path:
         rows = rows.remove_columns(["label", "soft_label"])
         rows = rows.add_column("label", drawn.tolist(), feature=features["label"])
         rows.add_column("soft_label", others.tolist(), feature=features["soft_label"]).to_parquet(
-            beside / f"{split}-00000-of-00001.parquet"
+            unfinished / f"{split}-00000-of-00001.parquet"
         )
-    return beside.rename(folder)
+    return unfinished.rename(folder)
 
 
 def measure_folds(run: "Runner", data: list, rows: int | None) -> dict:

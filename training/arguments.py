@@ -81,8 +81,8 @@ class TrainingDataArguments(DataArguments):
     max_eval_samples: int | None = field(default=None, metadata={"help": "Measure on the first N rows only."})
 
 
-# Epochs and peak learning rates where none are named. From scratch: as measured in benchmarks/ with small networks.
-# Pretrained: common practice for fine-tuning on AffectNet, not measured by us.
+# Epochs and peak learning rates where none are named. Experts from scratch: those of benchmarks/results, small networks
+# on the synthetic release (one seed so far). Soft-FER, and all with pretrained weights: common practice, not measured.
 RECIPES = {
     "experts": {
         "scratch": {"num_train_epochs": 2.0, "learning_rate": 3e-4},
