@@ -29,8 +29,8 @@ from transformers import AutoConfig, AutoModelForImageClassification, pipeline
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
 from affectnet_plus.modeling import IN_THE_BOX
 from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.data import Split, load_split
 from affectnet_plus.training.evaluate_model import measure
+from affectnet_plus.training.faces import Split, load_split
 
 TRAINING = Path(__file__).parents[1] / "training"
 RESULT = Path(__file__).parent / "results" / "model_in_the_box.json"

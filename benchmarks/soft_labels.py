@@ -35,13 +35,13 @@ from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import mixed_log_odds
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.calibration import fit_calibration, reexpress
-from affectnet_plus.training.data import FaceDataset, Split, known_truth, load_split, read_soft_labels
-from affectnet_plus.training.evidence import PRECISION, fit_precision, posterior_of
-from affectnet_plus.training.experts import predict
-from affectnet_plus.training.fusion import fit_fusion, fused_model
+from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, read_soft_labels
+from affectnet_plus.training.loop import predict
 from affectnet_plus.training.metrics import SoftLabels
-from affectnet_plus.training.write_release import DECIMALS
+from affectnet_plus.training.soft_labels.calibration import fit_calibration, reexpress
+from affectnet_plus.training.soft_labels.fusion import fit_fusion, fused_model
+from affectnet_plus.training.soft_labels.posterior import PRECISION, fit_precision, posterior_of
+from affectnet_plus.training.soft_labels.release_writer import DECIMALS
 
 TRAINING = Path(__file__).parents[1] / "training"
 RESULTS = Path(__file__).parent / "results"
@@ -382,7 +382,7 @@ def start_outputs(folder: Path, split: Split) -> np.ndarray:
     model = AutoModelForImageClassification.from_pretrained(folder)
     faces = FaceDataset(split, model.image_processor)
     views = [DataLoader(view, 64) for view in (faces, Mirrored(faces))]
-    return np.mean([log_expit(predict(Accelerator(cpu=True), model, view)) for view in views], axis=0)
+    return np.mean([log_expit(predict(Accelerator(cpu=True), model, view)["logits"]) for view in views], axis=0)
 
 
 class Mirrored(Dataset):

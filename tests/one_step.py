@@ -19,10 +19,11 @@ from affectnet_plus.modeling import (
     multi_head_loss,
 )
 from affectnet_plus.training.arguments import FoldArguments, OptimizationArguments, TrainingDataArguments
-from affectnet_plus.training.data import PermutationSampler, load_splits
-from affectnet_plus.training.experts import create_accelerator, main_process_prepares, plan_runs, train_network
+from affectnet_plus.training.faces import PermutationSampler, load_splits
+from affectnet_plus.training.loop import create_accelerator, fit, main_process_prepares, plan_runs
+from affectnet_plus.training.soft_fer import SoftFerArguments, targets_of
 from affectnet_plus.training.train_au import AUArguments
-from affectnet_plus.training.train_soft_fer import Network, SoftFerArguments, loss_of, targets_of
+from affectnet_plus.training.train_soft_fer import RawOutputs, soft_fer_targets_loss
 
 FACES = 32  # of a step
 NETWORK = {"image_size": 32, "backbone": "test_vit"}
@@ -52,17 +53,18 @@ def trained(kind: str, data: Path, output_dir: Path, accelerator: Accelerator, *
         config = SoftFerConfig(**NETWORK, valence_arousal=True)
         model_class, kind_args = SoftFerForImageClassification, SoftFerArguments(**NETWORK, valence_arousal=True)
         targets = targets_of(splits[0], kind_args)
-        create, first_unknown = (lambda: Network(config, pretrained=False)), 8
-        loss = lambda *pair, **known: loss_of(*pair, config, 1.0, **known)  # noqa: E731
+        create, first_unknown = (lambda: RawOutputs(config)), 8
+        loss = lambda *pair, **known: soft_fer_targets_loss(*pair, config, 1.0, **known)  # noqa: E731
     drawn = [row for row, _ in PermutationSampler(groups, args.seed * 8, FACES)]
     targets[drawn[: FACES // 4 - 1], first_unknown:] = np.nan
     (run,) = plan_runs(
         accelerator, TrainingDataArguments(dataset_name=str(data)), args, FoldArguments(), kind_args, config,
         model_class, ["all"], *splits,
     )  # fmt: skip
-    network, _, record = train_network(run, "all", 0, create, loss, targets, groups, measure=lambda outputs: {})
+    job = run.job("all", targets, groups)
+    network, _, record = fit(job, run.create("all", create), loss, measure=lambda outputs: {})
     assert record["steps"] == args.max_train_steps
-    state = accelerator.unwrap_model(network).state_dict()
+    state = getattr(bare := accelerator.unwrap_model(network), "model", bare).state_dict()
     accelerator.free_memory()
     return {name: values.cpu().numpy().copy() for name, values in state.items()}
 

@@ -17,7 +17,7 @@ from affectnet_plus.synthetic.action_units import PROTOTYPES as DRAWN
 from affectnet_plus.training import train_au
 from affectnet_plus.training.action_units import load_table, prototype_targets
 from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.data import load_split
+from affectnet_plus.training.faces import load_split
 
 AU = ["--backbone", "test_vit", *SMALL[SMALL.index("--image_size") :]]
 

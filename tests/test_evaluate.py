@@ -20,7 +20,7 @@ from affectnet_plus.modeling import SoftFerConfig, SoftFerForImageClassification
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training import evaluate_model
 from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.data import known_truth, load_split
+from affectnet_plus.training.faces import known_truth, load_split
 from affectnet_plus.training.metrics import HumanLabels, SoftLabels, ValenceArousal
 from affectnet_plus.training.slices import interval, macro_f1_of, mean_of, slices_of
 

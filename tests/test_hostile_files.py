@@ -21,7 +21,7 @@ from affectnet_plus.files import read_regular_file
 from affectnet_plus.rows import read
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.data import broken_images, images_in, load_split
+from affectnet_plus.training.faces import broken_images, images_in, load_split
 
 NAMES = {"plus": "human_annotated_all", "2021": "affectnet_2021", "2017": "affectnet_2017"}
 FERPLUS = """\

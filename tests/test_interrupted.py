@@ -23,8 +23,8 @@ from affectnet_plus.check import check
 from affectnet_plus.export import export
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.synthetic.layouts import LAYOUTS
-from affectnet_plus.training.data import Split
-from affectnet_plus.training.write_release import check_target, write_release
+from affectnet_plus.training.faces import Split
+from affectnet_plus.training.soft_labels.release_writer import check_target, write_release
 
 NAMES = {"plus": "human_annotated", "2021": "affectnet_2021", "2017": "affectnet_2017"}
 

@@ -25,10 +25,10 @@ from affectnet_plus.modeling import FusedForImageClassification, mixed_log_odds
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training import label
 from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.calibration import reexpress
-from affectnet_plus.training.data import Split, load_split, read_soft_labels
-from affectnet_plus.training.fusion import calibrate_to, fit_fusion, fused_model
+from affectnet_plus.training.faces import Split, load_split, read_soft_labels
 from affectnet_plus.training.metrics import ranks_of
+from affectnet_plus.training.soft_labels.calibration import reexpress
+from affectnet_plus.training.soft_labels.fusion import calibrate_to, fit_fusion, fused_model
 
 COMMON = SMALL[SMALL.index("--image_size") :]
 

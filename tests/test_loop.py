@@ -22,9 +22,12 @@ from transformers import AutoModelForImageClassification
 
 from affectnet_plus.modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification
 from affectnet_plus.training import train_ebc
-from affectnet_plus.training.checkpoints import locked, written_beside
 from affectnet_plus.training.evaluate_model import update_card
-from affectnet_plus.training.experts import Run, check_same_settings, complete_folder, not_decayed
+from affectnet_plus.training.experts.folder import complete_folder
+from affectnet_plus.training.loop import Run
+from affectnet_plus.training.loop.fit import not_decayed
+from affectnet_plus.training.loop.folders import locked, written_beside
+from affectnet_plus.training.loop.settings import check_same_settings
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,8 @@ from affectnet_plus.modeling import (
     pretrained_normalization,
 )
 from affectnet_plus.training.arguments import NetworkArguments
-from affectnet_plus.training.experts import check_same_network
-from affectnet_plus.training.initial_weights import normalization_of_start, read_weights
+from affectnet_plus.training.loop.initial_weights import normalization_of_start, read_weights
+from affectnet_plus.training.loop.settings import check_same_network
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}

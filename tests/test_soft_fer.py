@@ -27,11 +27,11 @@ from affectnet_plus.modeling import (
 )
 from affectnet_plus.training import label, train_ebc, train_soft_fer
 from affectnet_plus.training.arguments import DataArguments, FoldArguments, OptimizationArguments, TrainingDataArguments
-from affectnet_plus.training.data import PermutationSampler, load_split, load_splits, read_soft_labels
-from affectnet_plus.training.experts import plan_runs, train_network
-from affectnet_plus.training.initial_weights import load_weights, read_weights
-from affectnet_plus.training.label import label_table
-from affectnet_plus.training.train_soft_fer import SoftFerArguments, add_soft_labels
+from affectnet_plus.training.faces import PermutationSampler, load_split, load_splits, read_soft_labels
+from affectnet_plus.training.loop import fit, plan_runs
+from affectnet_plus.training.loop.initial_weights import load_weights, read_weights
+from affectnet_plus.training.soft_fer import SoftFerArguments, add_soft_labels
+from affectnet_plus.training.soft_labels.label_files import label_table
 
 COMMON = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 1, "--seed", 3]
 COMMON += ["--eval_strategy", "no"]
@@ -177,7 +177,7 @@ def test_the_best_epoch_is_kept_and_the_average_is_of_the_weights(ferplus, tmp_p
     trained, before_step, measured = [], [], []
 
     def create() -> torch.nn.Module:
-        trained.append(train_soft_fer.Network(config, pretrained=False))
+        trained.append(train_soft_fer.RawOutputs(config))
         return trained[0]
 
     def look(pixel_values, targets, seed):
@@ -185,15 +185,13 @@ def test_the_best_epoch_is_kept_and_the_average_is_of_the_weights(ferplus, tmp_p
         return pixel_values, targets
 
     def measure(outputs):
-        measured.append(outputs)
+        measured.append(outputs["logits"])
         return {"score": (0.1, 0.9, 0.2)[len(measured) - 1]}
 
-    kept, outputs, record = train_network(
-        run, "all", 0, create, lambda outputs, targets: F.cross_entropy(outputs, targets),
-        train_soft_fer.targets_of(splits[0], model_args), groups=[np.arange(len(splits[0]))],
-        measure=measure, alter_batch=look, best_by=("score", 1),
-    )  # fmt: skip
+    job = run.job("all", train_soft_fer.targets_of(splits[0], model_args), groups=[np.arange(len(splits[0]))])
+    kept, outputs, record = fit(job, run.create("all", create), F.cross_entropy, measure, ("score", 1), look)
     assert record["best_step"] == 20 and len(measured) == 3
+    outputs = outputs["logits"]
     np.testing.assert_allclose(outputs, measured[1], atol=1e-5)
     assert np.abs(outputs - measured[2]).max() > 1e-3
     decay_at = ModelEmaV3(trained[0], decay=args.ema_decay, use_warmup=True).get_decay

@@ -20,11 +20,11 @@ from affectnet_plus.modeling import EBCConfig, FusedConfig
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training import train_ebc
 from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.calibration import fit_calibration, reexpress, shift_of_prior
-from affectnet_plus.training.data import PermutationSampler, Split, images_in, known_truth, load_split
-from affectnet_plus.training.evidence import fit_precision, posterior_of
-from affectnet_plus.training.fusion import fit_fusion
+from affectnet_plus.training.faces import PermutationSampler, Split, images_in, known_truth, load_split
 from affectnet_plus.training.metrics import OneVsRest, SoftLabels, defined, js_divergence, js_divergences
+from affectnet_plus.training.soft_labels.calibration import fit_calibration, reexpress, shift_of_prior
+from affectnet_plus.training.soft_labels.fusion import fit_fusion
+from affectnet_plus.training.soft_labels.posterior import fit_precision, posterior_of
 
 
 @pytest.fixture(scope="module")

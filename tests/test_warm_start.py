@@ -12,8 +12,8 @@ from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import AUConfig, EBCConfig
 from affectnet_plus.training import train_ebc
 from affectnet_plus.training.arguments import RECIPES, ExpertArguments, OptimizationArguments
-from affectnet_plus.training.data import PermutationSampler
-from affectnet_plus.training.initial_weights import read_weights
+from affectnet_plus.training.faces import PermutationSampler
+from affectnet_plus.training.loop.initial_weights import read_weights
 
 PLAIN = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 0, "--seed", 3]
 EBC = ["--backbones", "test_resnet", "test_vit3", "--warm_start_epochs", 3]

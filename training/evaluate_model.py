@@ -26,11 +26,18 @@ from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
-from affectnet_plus.modeling import CARD_METRICS, IN_THE_BOX, ImageError, SoftLabelModel, model_card
-from affectnet_plus.training.arguments import DataArguments, no_model, parse_arguments, stop, stop_at_image
-from affectnet_plus.training.checkpoints import held, locked_if_shared, written_beside
-from affectnet_plus.training.data import FaceDataset, Split, known_truth, load_split, read_soft_labels
-from affectnet_plus.training.experts import check_outputs, main_process_prepares, predict
+from affectnet_plus.modeling import CARD_METRICS, IN_THE_BOX, SoftLabelModel, model_card
+from affectnet_plus.training.arguments import (
+    DataArguments,
+    exit_on_broken_image,
+    exit_on_error,
+    exit_with_error,
+    no_model,
+    parse_arguments,
+)
+from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, read_soft_labels
+from affectnet_plus.training.loop import check_outputs, main_process_prepares, predict
+from affectnet_plus.training.loop.folders import locked_for_reading, locked_if_shared, written_beside
 from affectnet_plus.training.metrics import HumanLabels, SoftLabels, ValenceArousal, defined, js_divergences
 from affectnet_plus.training.report import write_report
 from affectnet_plus.training.slices import LEAD, OWN_SCORES, interval, macro_f1_of, mean_of, slices_of, subsets_of
@@ -94,9 +101,9 @@ class EvaluationArguments:
 
 def main():
     data_args, args = parse_arguments(DataArguments, EvaluationArguments, description=__doc__.split("\n\n")[0])
-    try:
+    with exit_on_error():
         accelerator = Accelerator(cpu=args.use_cpu)
-        with held(accelerator, Path(args.model)):
+        with locked_for_reading(accelerator, Path(args.model)):
             loaded = load_model(args)
         with main_process_prepares(accelerator):  # the others find the cache
             split = load_split(data_args, data_args.eval_split_name, args.max_samples, with_soft_labels=True)
@@ -107,14 +114,11 @@ def main():
         if accelerator.is_main_process:  # the last thing, so that nothing is left of a run that cannot begin
             Path(args.output_dir).mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=args.output_dir).close()
-    except (ValueError, OSError) as error:
-        stop(error)
     try:
-        result = evaluate(accelerator, data_args, args, loaded, split, *known)
-    except ImageError as error:
-        stop_at_image(error)
+        with exit_on_broken_image():
+            result = evaluate(accelerator, data_args, args, loaded, split, *known)
     except OSError as error:  # a full disk, say: what was there before is still there
-        stop(error)
+        exit_with_error(error)
     if accelerator.is_main_process:
         print(said(result), file=sys.stderr)
         print(f"Report: {Path(args.output_dir) / 'report.html'}")
@@ -143,7 +147,7 @@ def evaluate(
         FaceDataset(split, image_processor), args.per_device_batch_size, num_workers=args.dataloader_num_workers
     )
     prepared = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare(loader)
-    outputs = predict(accelerator, *prepared, description=f"measuring {Path(args.model).name}")
+    outputs = predict(accelerator, *prepared, description=f"measuring {Path(args.model).name}")["logits"]
     accelerator.free_memory()
     check_outputs(outputs, args.model)
     if not accelerator.is_main_process:

@@ -7,7 +7,7 @@ import io
 import numpy as np
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.training.data import Split
+from affectnet_plus.training.faces import Split
 
 THUMBNAIL = 112  # pixels
 STYLE = f"""

@@ -8,7 +8,7 @@ from sklearn.metrics import confusion_matrix
 
 from affectnet_plus import EXPRESSIONS, SUBSETS
 from affectnet_plus.training import figures, pages
-from affectnet_plus.training.data import Split
+from affectnet_plus.training.faces import Split
 from affectnet_plus.training.slices import OWN_SCORES, subsets_of
 
 _STYLE = """

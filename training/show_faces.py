@@ -20,8 +20,8 @@ from transformers import pipeline
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import IN_THE_BOX, load_rgb
 from affectnet_plus.training import figures
-from affectnet_plus.training.arguments import DataArguments, no_model, parse_arguments, stop
-from affectnet_plus.training.data import known_truth, load_split
+from affectnet_plus.training.arguments import DataArguments, exit_with_error, no_model, parse_arguments
+from affectnet_plus.training.faces import known_truth, load_split
 
 
 @dataclass
@@ -46,9 +46,9 @@ def main():
     try:
         fer = pipeline("soft-fer", model=args.model or str(IN_THE_BOX))
     except OSError as error:
-        stop(no_model(args.model, error))
+        exit_with_error(no_model(args.model, error))
     except ValueError as error:  # a model that is none of ours
-        stop(error)
+        exit_with_error(error)
     try:
         faces = [load_rgb(path) for path in args.images]
         titles, truths, truth_name = [Path(path).name for path in args.images], [None] * len(faces), ""
@@ -60,7 +60,7 @@ def main():
             titles += [f"labelled {EXPRESSIONS[split.labels[row]]}" for row in rows]
             truths += [None] * len(rows) if truth is None else list(truth[rows])
     except (ValueError, OSError) as error:
-        stop(error)
+        exit_with_error(error)
     predictions = fer(faces, batch_size=16)
     figure = draw(faces, titles, predictions, truths, truth_name)
     Path(args.output_file).parent.mkdir(parents=True, exist_ok=True)

@@ -20,10 +20,10 @@ import pandas as pd
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import ImageError
 from affectnet_plus.training import pages
-from affectnet_plus.training.arguments import DataArguments, parse_arguments, stop
-from affectnet_plus.training.calibration import reexpress
-from affectnet_plus.training.data import Split, load_rows, read_soft_labels, split_to_label
+from affectnet_plus.training.arguments import DataArguments, exit_with_error, parse_arguments
+from affectnet_plus.training.faces import Split, load_rows, read_soft_labels, split_to_label
 from affectnet_plus.training.metrics import ranks_of
+from affectnet_plus.training.soft_labels.calibration import reexpress
 
 _STYLE = """
 table { width: 100% } th { position: sticky; top: 0; background: #fff } .bars { min-width: 15rem }
@@ -62,7 +62,7 @@ def main():
         split = split_to_label(rows[args.split], data_args)
         soft_label = for_equal_frequencies(args.soft_labels, read_soft_labels(args.soft_labels, split))
     except (ValueError, OSError) as error:
-        stop(error)
+        exit_with_error(error)
     table, labelled = suspects(split, soft_label, args.num_faces)
     output_file = Path(args.output_file)
     output_file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def main():
     try:
         output_file.write_text(page(split, soft_label, table, labelled), encoding="utf-8")
     except ImageError as error:
-        stop(error)
+        exit_with_error(error)
     print(f"Page: {output_file}, table: {output_file.with_suffix('.csv')}")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from affectnet_plus import ETHNICITIES, EXPRESSIONS, GENDERS, SUBSETS
-from affectnet_plus.training.data import Split
+from affectnet_plus.training.faces import Split
 from affectnet_plus.training.metrics import ranks_of
 
 RESAMPLES = 1000

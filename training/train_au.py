@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from huggingface_hub.errors import HfHubHTTPError as HTTPError
 
 from affectnet_plus import EXPRESSIONS, match_expressions
 from affectnet_plus.modeling import (
@@ -24,28 +23,37 @@ from affectnet_plus.modeling import (
     check_backbone,
     multi_head_loss,
 )
-from affectnet_plus.training.action_units import ActionUnitTable, load_table, prototype_targets
+from affectnet_plus.training.action_units import ActionUnitTable, load_table, presence_auroc, prototype_targets
 from affectnet_plus.training.arguments import (
     ExpertArguments,
     FoldArguments,
     OptimizationArguments,
     TrainingDataArguments,
+    exit_on_broken_image,
+    exit_on_error,
     parse_arguments,
-    stop,
 )
-from affectnet_plus.training.calibration import prior_numbers
-from affectnet_plus.training.data import Split, load_splits
 from affectnet_plus.training.experts import (
-    Run,
+    best_epoch_by,
+    expression_and_others,
+    expression_figures,
+    plan_warm_starts,
+    save_expert,
+    warm_start,
+)
+from affectnet_plus.training.faces import Split, load_splits
+from affectnet_plus.training.loop import (
     create_accelerator,
+    create_private_repo,
+    evaluate_folder,
+    finish_runs,
+    fit,
     main_process_prepares,
     plan_runs,
-    start_pushing,
-    train_expert,
-    train_runs,
+    start_trackers,
 )
-from affectnet_plus.training.initial_weights import normalization_of_start
-from affectnet_plus.training.warm_start import plan_warm_starts, warm_start
+from affectnet_plus.training.loop.initial_weights import normalization_of_start
+from affectnet_plus.training.soft_labels.calibration import fit_calibration, prior_numbers
 
 
 @dataclass
@@ -81,8 +89,7 @@ def main():
     data_args, args, fold_args, au_args = all_args = parse_arguments(
         TrainingDataArguments, OptimizationArguments, FoldArguments, AUArguments, description=__doc__.split("\n\n")[0]
     )
-    # Everything the user can mend is said here, before any long work.
-    try:
+    with exit_on_error():
         expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(au_args.expressions))]
         config = AUConfig(
             backbone=au_args.backbone, rest_outputs=au_args.rest_outputs, **au_args.input_settings(),
@@ -113,28 +120,35 @@ def main():
             evaluation, source,
         )  # fmt: skip
         plan_warm_starts(runs, au_args)
-        repo_id = start_pushing(accelerator, args, fold_args)
-    except (ValueError, OSError, ImportError, HTTPError) as error:
-        stop(error)
+        repo_id = create_private_repo(accelerator, args, fold_args)
+
+    start_trackers(runs, all_args)
     loss = partial(multi_head_loss, au_loss_weight=au_args.au_loss_weight)
+    with exit_on_broken_image():
+        for run in runs:  # one, or one for each fold
+            warm_start(run)
+            pretrained = au_args.pretrained and not run.initial_weights
+            for expression in run.to_train:
+                index, units = EXPRESSIONS.index(expression), config.action_units[expression]
+                is_expression, measured_on = run.train.labels == index, run.evaluation.labels == index  # (rows,)
+                network = run.create(expression, partial(MultiHeadClassifier, config, expression, pretrained))
+                targets = targets_of(run.train, expression, units, table)  # (rows, 1 + units)
+                job = run.job(expression, targets, **expression_and_others(is_expression))
+                network, outputs, record = fit(
+                    job, network, loss, expression_figures(measured_on, slice(1)), best_epoch_by(run)
+                )
+                log_odds, of_units = outputs["logits"][:, :1], outputs["logits"][:, 1:]
+                calibration = fit_calibration(log_odds, measured_on, priors[index])
+                au_auroc = presence_auroc(
+                    targets_of(run.evaluation, expression, units, table)[:, 1:], of_units, units, table
+                )
+                save_expert(run, job, network, log_odds, calibration, record, {"au_auroc": au_auroc} if units else None)
+            evaluate_folder(run)
+        finish_runs(runs, args, repo_id)
 
-    def train_part(run: Run, expression: str) -> None:
-        create = partial(
-            MultiHeadClassifier, config, expression, pretrained=au_args.pretrained and not run.initial_weights
-        )
-        targets = [targets_of(split, expression, config, table) for split in (run.train, run.evaluation)]
-        units = config.action_units[expression]
-        present_from = [table.present_from.get(unit, 0.5) if table else 0.5 for unit in units]
-        train_expert(
-            run, expression, priors[EXPRESSIONS.index(expression)], create, loss, *targets, slice(1), present_from
-        )
 
-    train_runs(runs, train_part, all_args, repo_id, prepare=warm_start)
-
-
-def targets_of(split: Split, expression: str, config: AUConfig, table: ActionUnitTable | None) -> np.ndarray:
+def targets_of(split: Split, expression: str, units: list[int], table: ActionUnitTable | None) -> np.ndarray:
     """(rows, 1 + units): is it the expression, and how strong is each of its units."""
-    units = config.action_units[expression]
     of_units = prototype_targets(split.labels, units) if table is None else table.targets(split, units)
     return np.column_stack([split.labels == EXPRESSIONS.index(expression), of_units]).astype("float32")
 

@@ -14,7 +14,6 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import HfHubHTTPError as HTTPError
 
 from affectnet_plus import EXPRESSIONS, match_expressions
 from affectnet_plus.modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification, check_backbone
@@ -23,22 +22,31 @@ from affectnet_plus.training.arguments import (
     FoldArguments,
     OptimizationArguments,
     TrainingDataArguments,
+    exit_on_broken_image,
+    exit_on_error,
     parse_arguments,
-    stop,
 )
-from affectnet_plus.training.calibration import prior_numbers
-from affectnet_plus.training.data import load_splits
 from affectnet_plus.training.experts import (
-    Run,
+    best_epoch_by,
+    expression_and_others,
+    expression_figures,
+    plan_warm_starts,
+    save_expert,
+    warm_start,
+)
+from affectnet_plus.training.faces import load_splits
+from affectnet_plus.training.loop import (
     create_accelerator,
+    create_private_repo,
+    evaluate_folder,
+    finish_runs,
+    fit,
     main_process_prepares,
     plan_runs,
-    start_pushing,
-    train_expert,
-    train_runs,
+    start_trackers,
 )
-from affectnet_plus.training.initial_weights import normalization_of_start
-from affectnet_plus.training.warm_start import plan_warm_starts, warm_start
+from affectnet_plus.training.loop.initial_weights import normalization_of_start
+from affectnet_plus.training.soft_labels.calibration import fit_calibration, prior_numbers
 
 
 @dataclass
@@ -55,8 +63,7 @@ def main():
     data_args, args, fold_args, ebc_args = all_args = parse_arguments(
         TrainingDataArguments, OptimizationArguments, FoldArguments, EBCArguments, description=__doc__.split("\n\n")[0]
     )
-    # Everything the user can mend is said here, before any long work.
-    try:
+    with exit_on_error():
         expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(ebc_args.expressions))]
         config = EBCConfig(
             backbones=ebc_args.backbones,
@@ -79,17 +86,26 @@ def main():
             evaluation,
         )  # fmt: skip
         plan_warm_starts(runs, ebc_args)
-        repo_id = start_pushing(accelerator, args, fold_args)
-    except (ValueError, OSError, ImportError, HTTPError) as error:
-        stop(error)
+        repo_id = create_private_repo(accelerator, args, fold_args)
 
-    def train_part(run: Run, expression: str) -> None:
-        create = partial(BinaryEnsemble, config, pretrained=ebc_args.pretrained and not run.initial_weights)
-        index = EXPRESSIONS.index(expression)
-        targets = [(split.labels == index)[:, None].astype("float32") for split in (run.train, run.evaluation)]
-        train_expert(run, expression, priors[index], create, ensemble_loss, *targets, expression_columns=slice(None))
-
-    train_runs(runs, train_part, all_args, repo_id, prepare=warm_start)
+    start_trackers(runs, all_args)
+    with exit_on_broken_image():
+        for run in runs:  # one, or one for each fold
+            warm_start(run)
+            pretrained = ebc_args.pretrained and not run.initial_weights
+            for expression in run.to_train:
+                index = EXPRESSIONS.index(expression)
+                is_expression, measured_on = run.train.labels == index, run.evaluation.labels == index  # (rows,)
+                ensemble = run.create(expression, partial(BinaryEnsemble, config, pretrained))
+                job = run.job(expression, is_expression[:, None], **expression_and_others(is_expression))
+                ensemble, outputs, record = fit(
+                    job, ensemble, ensemble_loss, expression_figures(measured_on), best_epoch_by(run)
+                )
+                log_odds = outputs["logits"]  # (rows, backbones)
+                calibration = fit_calibration(log_odds, measured_on, priors[index])
+                save_expert(run, job, ensemble, log_odds, calibration, record)
+            evaluate_folder(run)
+        finish_runs(runs, args, repo_id)
 
 
 def ensemble_loss(log_odds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

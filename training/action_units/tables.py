@@ -1,4 +1,4 @@
-"""What the heads of AU experts learn: tables of OpenFace 2, LibreFace or py-feat, or the prototypes of the labels."""
+"""Tables of action units as OpenFace 2, LibreFace and py-feat write them."""
 
 import hashlib
 import re
@@ -8,28 +8,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from affectnet_plus import EXPRESSIONS
 from affectnet_plus.expressions import listed
-from affectnet_plus.modeling import PROTOTYPES
-from affectnet_plus.training.data import Split
+from affectnet_plus.training.faces import Split
 
 _FILE_COLUMNS = (
     "file_name", "filename", "file", "image_path", "image", "frame_path", "path", "input", "name", "image_id",
 )  # fmt: skip
+
+
 _SPLITS = {
     "train": ("train", "train_set", "training", "fer2013train"),
     "validation": ("validation", "validation_set", "valid", "val", "val_set", "fer2013valid"),
     "test": ("test", "test_set", "fer2013test"),
 }
+
+
 _SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names}
+
+
 _STRONGEST = 5  # FACS intensities go from 0 to 5 (E)
+
+
 _PRESENT = 1  # the weakest (A)
-
-
-def prototype_targets(labels: np.ndarray, units: list[int]) -> np.ndarray:
-    """(rows, units): 1 where a unit belongs to the EMFACS prototype of the row's human label, else 0."""
-    table = np.array([[unit in PROTOTYPES[name] for unit in units] for name in EXPRESSIONS], dtype="float32")
-    return table[labels].reshape(len(labels), len(units))
 
 
 @dataclass

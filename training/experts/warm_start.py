@@ -26,20 +26,17 @@ from affectnet_plus.modeling import (
     create_backbone,
     network_inputs,
 )
-from affectnet_plus.training.arguments import ExpertArguments, stop
-from affectnet_plus.training.checkpoints import find_checkpoints, read_state, written_beside
-from affectnet_plus.training.experts import (
-    Run,
-    as_main_process,
+from affectnet_plus.training.arguments import ExpertArguments, exit_with_error
+from affectnet_plus.training.loop import Run, as_main_process, fit, main_process_prepares
+from affectnet_plus.training.loop.checkpoints import find_checkpoints, read_state
+from affectnet_plus.training.loop.folders import written_beside
+from affectnet_plus.training.loop.initial_weights import WARM_START, read_weights
+from affectnet_plus.training.loop.settings import (
     check_nothing_is_lost,
     check_same_settings,
-    finish_network,
-    main_process_prepares,
     records_in,
     shares_of_a_step,
-    train_network,
 )
-from affectnet_plus.training.initial_weights import WARM_START, read_weights
 from affectnet_plus.training.metrics import HumanLabels, defined
 
 _OF_EXPERTS = (
@@ -141,7 +138,7 @@ def _alone(run: Run):
 
 def warm_start(run: Run) -> None:
     """Train the classifiers where they are not there yet; the experts of `run` then go on from them."""
-    if run.warm_start is None or not run.parts:
+    if run.warm_start is None or not run.to_train:
         return
     try:
         with _alone(run):
@@ -152,47 +149,41 @@ def warm_start(run: Run) -> None:
     except ImageError:
         raise
     except ValueError as error:  # another command has brought another one in the meantime
-        stop(error)
+        exit_with_error(error)
 
 
 def _train(run: Run, checkpoints: dict[str, Path]) -> None:
     config, folders, settings = run.config, _folders(run), run.warm_start["settings"]
     args = replace(run.args, num_train_epochs=settings["num_train_epochs"], learning_rate=settings["learning_rate"])
-    own = replace(run, args=args, settings=settings, checkpoints=checkpoints)
-    labels = run.evaluation.labels
-
-    def measure(outputs: np.ndarray) -> dict[str, float]:
-        logits = torch.from_numpy(outputs).unflatten(1, (-1, len(EXPRESSIONS)))
-        predicted = logits.softmax(dim=2).mean(dim=1).argmax(dim=1)
-        human = HumanLabels(EXPRESSIONS, keep_in_memory=True)
-        human = human.compute(predictions=predicted.tolist(), references=labels.tolist())
-        return {name: human[name] for name in ("accuracy", "macro_f1")}
-
-    network, outputs, record = train_network(
-        own, WARM_START, len(EXPRESSIONS),
-        lambda: SoftmaxClassifiers(config, run.warm_start["pretrained"]),
-        softmax_loss,
-        run.train.labels[:, None].astype("float32"),
-        groups=[np.arange(len(run.train))],
-        measure=measure,
-    )  # fmt: skip
+    run = replace(run, args=args, settings=settings, checkpoints=checkpoints)
+    network = run.create(WARM_START, partial(SoftmaxClassifiers, config, run.warm_start["pretrained"]))
+    job = run.job(WARM_START, run.train.labels[:, None], groups=[np.arange(len(run.train))])
+    network, outputs, record = fit(job, network, softmax_loss, partial(_figures, labels=run.evaluation.labels))
     training = settings | {"target": "hard", "sampler": "none", "drawn": record}
 
-    def save(bare: SoftmaxClassifiers) -> None:
-        each = torch.from_numpy(outputs).unflatten(1, (-1, len(EXPRESSIONS))).unbind(dim=1)
+    def save(trained: SoftmaxClassifiers) -> None:
+        each = np.split(outputs["logits"], len(folders), axis=1)
         same_input = {key: getattr(config, key) for key in INPUT_SETTINGS}
         normalization = config.backbone_normalization or [None] * len(folders)
-        for path, name, trained, classifier, outputs_of_one in zip(
-            folders, backbones_of(config), normalization, bare.classifiers, each, strict=True
+        for path, name, of_weights, classifier, logits in zip(
+            folders, backbones_of(config), normalization, trained.classifiers, each, strict=True
         ):
-            of_backbone = {"backbone": name, "backbone_normalization": trained and [trained]}
+            of_backbone = {"backbone": name, "backbone_normalization": of_weights and [of_weights]}
             of_one = SoftFerConfig(**of_backbone, activation="softmax", **same_input)
-            of_one.training = {"all": training | defined(measure(outputs_of_one.numpy()))}
+            of_one.training = {"all": training | defined(_figures({"logits": logits}, run.evaluation.labels))}
             with torch.device("meta"):
                 model = SoftFerForImageClassification(of_one)
             model.backbone = classifier.cpu()
             with written_beside(path) as beside:
                 model.save_pretrained(beside)
 
-    finish_network(own, WARM_START, network, save)
-    run.first_step += own.steps(WARM_START)[1]
+    run.finish(job, network, save)
+
+
+def _figures(outputs: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, float]:
+    """Of logits (N, classifiers * expressions): the classifiers' mean distribution against human labels (N,)."""
+    logits = torch.from_numpy(outputs["logits"]).unflatten(1, (-1, len(EXPRESSIONS)))
+    predicted = logits.softmax(dim=2).mean(dim=1).argmax(dim=1)
+    human = HumanLabels(EXPRESSIONS, keep_in_memory=True)
+    human = human.compute(predictions=predicted.tolist(), references=labels.tolist())
+    return {name: human[name] for name in ("accuracy", "macro_f1")}

@@ -18,11 +18,11 @@ _POWER_OF_SHARES = {"none": 1, "square_root": 0.5, "balanced": 0}  # of an expre
 _PREFIX = "backbone."  # of the network's own weights in a folder of train_soft_fer.py
 
 
-def parts_of(network: nn.Module) -> list[nn.Module]:
+def backbones_in(network: nn.Module) -> list[nn.Module]:
     """The timm models in a network, as `backbones_of` names them."""
     if hasattr(network, "classifiers"):
         return list(network.classifiers)
-    return [getattr(network, "backbone", network)]
+    return [getattr(getattr(network, "model", network), "backbone", network)]
 
 
 def normalization_of_start(args, backbones: list[str]) -> list[dict | None] | None:
@@ -49,8 +49,8 @@ def _normalization_in(path: Path) -> dict | None:
 
 
 def read_weights(paths: list[str], config, settings: dict) -> list[dict]:
-    """Per backbone of a model with this config {"path", "said", "state" of all but its last layer, "last" layer if it
-    is a softmax of the expressions, "sampler" that it was trained by}; [] without `paths`.
+    """Per backbone of a model with this config {"path", "description", "state" of all but its last layer, "last" layer
+    if it is a softmax of the expressions, "sampler" that it was trained by}; [] without `paths`.
 
     `ValueError` where there is nothing to read, where it is of another network, or where cross-fitting would be undone:
     weights that were trained on the rows which a fold leaves out.
@@ -118,8 +118,8 @@ def _read(path: Path, settings: dict, wanted) -> dict:
     if any(name.startswith(_PREFIX) for name in state):
         state = {name.removeprefix(_PREFIX): weight for name, weight in state.items() if name.startswith(_PREFIX)}
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    said = f"{path.name} (sha256 {digest})"
-    return {"path": path, "state": state, "expressions": expressions, "sampler": sampler, "said": said}
+    description = f"{path.name} (sha256 {digest})"
+    return {"path": path, "state": state, "expressions": expressions, "sampler": sampler, "description": description}
 
 
 def _check_input(path: Path, config: dict, wanted) -> None:
@@ -166,7 +166,7 @@ def _last_layers(backbone: nn.Module) -> tuple[str, ...]:
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 
 
-def load_weights(network: nn.Module, weights: list[dict], config, part: str, labels: np.ndarray) -> None:
+def load_weights(network: nn.Module, weights: list[dict], config, name: str, labels: np.ndarray) -> None:
     """Put what `read_weights` gave into the network's backbones.
 
     The last layer starts at random, but where an expert has an output for every expression (`rest_outputs`): then it is
@@ -174,10 +174,10 @@ def load_weights(network: nn.Module, weights: list[dict], config, part: str, lab
     share that the expression had of the faces drawn then, by its frequency among the training `labels` and the sampler,
     to the half that it will be of those drawn now.
     """
-    for backbone, read in zip(parts_of(network), weights, strict=True):
+    for backbone, read in zip(backbones_in(network), weights, strict=True):
         state = dict(read["state"])
-        if read["last"] and part in EXPRESSIONS and getattr(config, "rest_outputs", 0) == len(EXPRESSIONS) - 1:
-            index = EXPRESSIONS.index(part)
+        if read["last"] and name in EXPRESSIONS and getattr(config, "rest_outputs", 0) == len(EXPRESSIONS) - 1:
+            index = EXPRESSIONS.index(name)
             order = [index, *(i for i in range(len(EXPRESSIONS)) if i != index)]
             counts = np.bincount(labels, minlength=len(EXPRESSIONS))
             shares = np.where(counts > 0, counts ** _POWER_OF_SHARES[read["sampler"]], 0)

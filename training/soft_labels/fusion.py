@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from affectnet_plus.modeling import FusedConfig, FusedForImageClassification, mixed_log_odds
-from affectnet_plus.training.calibration import shift_of_prior
+from affectnet_plus.training.soft_labels.calibration import shift_of_prior
 
 _DOUBT = 40.0  # 1 / (2 variance) of what a weight may be, around 0.5, before validation is seen
 

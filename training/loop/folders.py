@@ -1,4 +1,4 @@
-"""Folders that are either whole or not there. Names hold the part: another run may train another one beside."""
+"""Folders of models, whole at every moment, whoever else completes or reads them."""
 
 import json
 import os
@@ -9,8 +9,6 @@ from pathlib import Path
 from accelerate import Accelerator
 from filelock import FileLock
 
-STATE_FILE = "trainer_state.json"
-BEST_FILE = "best.safetensors"
 _CONFIG, _WEIGHTS, _PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"  # of a model's folder
 _FIRST_CONFIG, _NEW_WEIGHTS, _LINK = "config.first.json", "model.new.safetensors", "model.link"  # while it changes
 _WRITTEN = ".written"  # whole, on its way into the folder
@@ -31,7 +29,7 @@ def locked_if_shared(folder: Path):
 
 
 @contextmanager
-def held(accelerator: Accelerator, folder: Path):
+def locked_for_reading(accelerator: Accelerator, folder: Path):
     """All processes read the same from a folder: the main one locks it until each has read."""
     with locked_if_shared(folder) if accelerator.is_main_process else nullcontext():
         accelerator.wait_for_everyone()
@@ -104,55 +102,3 @@ def _link(file: Path, link: Path) -> None:
         os.link(file, link)
     except OSError:  # not every file system has links
         shutil.copyfile(file, link)
-
-
-def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict, best: Path | None = None) -> None:
-    """Save models, optimisers, schedulers, random states of all ranks and the weights in the file `best`, as the part's
-    only checkpoint."""
-    part = state["part"]
-    target = output_dir / f"checkpoint-{part}-{state['step']}"
-    beside = output_dir / f".checkpoint-{part}.writing"
-    if accelerator.is_main_process:
-        shutil.rmtree(beside, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(beside)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        if best:
-            shutil.copyfile(best, beside / BEST_FILE)
-        (beside / STATE_FILE).write_text(json.dumps(state, indent=1))
-        if target.exists():
-            _remove(target)
-        os.replace(beside, target)
-        remove_checkpoints(output_dir, part, but=target)
-    accelerator.wait_for_everyone()
-
-
-def read_state(checkpoint: Path) -> dict:
-    """What `save_checkpoint` was told of the run."""
-    return json.loads((checkpoint / STATE_FILE).read_text())
-
-
-def remove_checkpoints(output_dir: Path, part: str, but: Path | None = None) -> None:
-    for folder in output_dir.glob(f"checkpoint-{part}-*"):
-        if folder != but:
-            _remove(folder)
-    for leftover in output_dir.glob(f".checkpoint-{part}-*.removed"):  # of a killed run
-        shutil.rmtree(leftover)
-
-
-def _remove(checkpoint: Path) -> None:
-    """In one move, as half of a checkpoint could be taken for one."""
-    removed = checkpoint.with_name(f".{checkpoint.name}.removed")
-    shutil.rmtree(removed, ignore_errors=True)
-    os.replace(checkpoint, removed)
-    shutil.rmtree(removed)
-
-
-def find_checkpoints(output_dir: Path, wanted: str) -> dict[str, Path]:
-    """{part: checkpoint}: the one called `wanted`, or with "latest" the newest of each in `output_dir`."""
-    if wanted != "latest" and not (Path(wanted) / STATE_FILE).is_file():
-        raise ValueError(f"--resume_from_checkpoint {wanted}: no checkpoint there (looked for {STATE_FILE}).")
-    found = output_dir.glob(f"checkpoint-*/{STATE_FILE}") if wanted == "latest" else [Path(wanted) / STATE_FILE]
-    found = sorted(found, key=lambda file: file.stat().st_mtime)
-    return {read_state(file.parent)["part"]: file.parent for file in found}

@@ -1,0 +1,75 @@
+"""Which faces."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import affectnet_plus
+
+
+def is_synthetic(release: str) -> bool:
+    return (Path(release) / "ground_truth.parquet").is_file()
+
+
+@dataclass
+class DataArguments:
+    """Which faces: a release (`--data_dir`), or any Hugging Face dataset or Parquet folder (`--dataset_name`)."""
+
+    data_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of a release, or its parent: AffectNet+, AffectNet of 2021 or 2017, FER+. "
+            "Default: $AFFECTNET_PLUS_DIR."
+        },
+    )
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Instead of a release: a Hub id or a folder that `load_dataset` can read."}
+    )
+    dataset_config_name: str | None = field(
+        default=None,
+        metadata={"help": "Configuration of the dataset; of a release, e.g. easy. Default: the release's first."},
+    )
+    on_error: str = field(
+        default="raise",
+        metadata={
+            "help": "Broken rows of a release, broken images elsewhere: raise an error, or skip them (they are "
+            "counted and named).",
+            "choices": ["raise", "skip"],
+        },
+    )
+    image_column_name: str = field(default="image", metadata={"help": "Column that holds the face."})
+    label_column_name: str = field(
+        default="label",
+        metadata={"help": "Column that holds the human label. Class names are matched by name, never by index."},
+    )
+    soft_label_column_name: str = field(
+        default="soft_label",
+        metadata={
+            "help": "Column that validation is compared with where it exists: scores, one per class name of the label, "
+            "in that order; 'none' for no column. Experts never learn from it; a Soft-FER model does, unless it is "
+            "given other targets."
+        },
+    )
+    eval_split_name: str = field(default="validation", metadata={"help": "Split to calibrate and measure on."})
+
+    def release(self) -> tuple[str, str]:
+        """The path of the release that is named, and the configuration that reads it."""
+        if self.dataset_config_name:
+            return affectnet_plus.find_release(self.data_dir, self.dataset_config_name), self.dataset_config_name
+        return affectnet_plus.recognise(self.data_dir)
+
+    def name(self) -> str:
+        """Of the data, for records and cards: no path of this machine goes there."""
+        if self.dataset_name:
+            return Path(self.dataset_name).name if Path(self.dataset_name).exists() else self.dataset_name
+        folder, layout = self.release()
+        names = {"ferplus": "FER+", "affectnet_2017": "AffectNet (2017)", "affectnet_2021": "AffectNet (2021)"}
+        return "synthetic " * is_synthetic(folder) + names.get(layout, "AffectNet+")
+
+
+@dataclass
+class TrainingDataArguments(DataArguments):
+    """Which faces, to train on."""
+
+    train_split_name: str = field(default="train", metadata={"help": "Split to train on."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N rows only."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Measure on the first N rows only."})

@@ -1,0 +1,91 @@
+"""A model of experts, completed one expression at a time."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from affectnet_plus import EXPRESSIONS
+from affectnet_plus.training.loop import Job, Run, one_vs_rest
+from affectnet_plus.training.loop.folders import locked, written_beside
+from affectnet_plus.training.loop.settings import check_same_network
+
+
+def expression_and_others(is_expression: np.ndarray) -> dict:
+    """For `Run.job`: rows of the expression and others in turn; an epoch is all its rows once, and as many others."""
+    groups = [np.flatnonzero(is_expression), np.flatnonzero(~is_expression)]
+    return {"groups": groups, "draws_per_epoch": 2 * len(groups[0])}
+
+
+def expression_figures(
+    is_expression: np.ndarray, columns: slice = slice(None)
+) -> Callable[[dict[str, np.ndarray]], dict[str, float]]:
+    """For `fit`: how well the mean log-odds of an expression's classifiers, `columns` of the logits (N, outputs), tell
+    the rows that show it, `is_expression` (N,), from the others."""
+    return lambda outputs: _figures(outputs["logits"][:, columns].mean(axis=1), is_expression)
+
+
+def best_epoch_by(run: Run) -> tuple[str, int] | None:
+    """For `fit`: by which of these figures the best epoch is chosen; None where the last one is kept."""
+    metric = run.settings["metric_for_best_model"]
+    return None if metric == "last" else (metric, 1)
+
+
+def _figures(log_odds: np.ndarray, is_expression: np.ndarray) -> dict[str, float]:
+    scores = one_vs_rest(["own"], log_odds[:, None], np.where(is_expression, 0, -1))
+    return {name: scores[f"mean_{name}"] for name in ("auroc", "average_precision")}
+
+
+def save_expert(
+    run: Run,
+    job: Job,
+    network: torch.nn.Module,
+    log_odds: np.ndarray,
+    calibration: dict,
+    record: dict,
+    more: dict | None = None,
+) -> None:
+    """Complete the model in the run's folder by the expert of `job.name`.
+
+    Args:
+        log_odds: (N, classifiers) of validation.
+        calibration: What `fit_calibration` has made of them.
+        record: What `fit` says of the training; `more` goes into the expert's record as well.
+    """
+    expression, index = job.name, EXPRESSIONS.index(job.name)
+    sampler = {"name": "balanced", "share_of_expression": 0.5, **record}
+    steps = sampler.pop("steps")
+    record = {
+        **run.settings,
+        "sampler": sampler,
+        "rows_of_expression": int((run.train.labels == index).sum()),
+        "steps": steps,
+        **_figures(log_odds @ np.array(calibration["backbone_weights"]), run.evaluation.labels == index),
+        **(more or {}),
+    }
+    if run.accelerator.is_main_process:
+        print(f"{expression}: AUROC {record['auroc']:.4f}, average precision {record['average_precision']:.4f}")
+    run.finish(job, network, lambda trained: complete_folder(run, expression, trained, calibration, record))
+
+
+def complete_folder(run: Run, expression: str, network: torch.nn.Module, calibration: dict, record: dict) -> None:
+    """Save the model of all expressions that the folder held and this one; whole at every moment."""
+    with locked(run.output_dir):  # another run may bring another expression
+        check_same_network(run.output_dir, run.config)
+        exists = (run.output_dir / "config.json").exists()
+        before = run.model_class.from_pretrained(run.output_dir) if exists else None
+        experts = {**(before.experts if before else {}), expression: network.cpu()}
+        names = [name for name in EXPRESSIONS if name in experts]
+        config = type(run.config).from_dict(
+            run.config.to_dict()
+            | {
+                "id2label": dict(enumerate(names)),
+                "calibration": {**(before.config.calibration if before else {}), expression: calibration},
+                "training": {**(before.config.training if before else {}), expression: record},
+            }
+        )
+        with torch.device("meta"):  # only the frame: every expert is put in
+            model = run.model_class(config)
+        model.experts = torch.nn.ModuleDict({name: experts[name] for name in names})
+        with written_beside(run.output_dir) as folder:
+            model.save_pretrained(folder)

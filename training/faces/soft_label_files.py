@@ -1,0 +1,72 @@
+"""The soft labels of rows: the files that label.py writes, and what is known to be true."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from affectnet_plus import EXPRESSIONS
+from affectnet_plus.training.arguments import is_synthetic
+from affectnet_plus.training.faces.loading import BY_NUMBER
+from affectnet_plus.training.faces.split import Split
+
+
+def known_truth(split: Split, args) -> tuple[np.ndarray | None, str]:
+    """(rows, 8) what is known of how far each expression is present, or None, and what to call it: the true intensities
+    of a synthetic release, else the dataset's own soft labels."""
+    folder = None if args.dataset_name else args.release()[0]
+    if folder is None or not is_synthetic(folder):
+        return split.soft_labels, "" if split.soft_labels is None else "the dataset's soft label"
+    name = {"automatically_annotated": "unannotated"}.get(split.name, split.name)  # of 2017's release; as drawn
+    table = pq.read_table(Path(folder) / "ground_truth.parquet", filters=[("split", "==", name)]).to_pandas()
+    table = table.set_index(table["image_id"].astype(str))
+    return table.loc[split.ids, [f"intensity_{name}" for name in EXPRESSIONS]].to_numpy(np.float64), "true intensity"
+
+
+def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> np.ndarray:
+    """(rows, 8) of a column that label.py wrote for the split, in its order; raises `ValueError` where a row has none,
+    or where rows may be other ones: nothing but their number tells them apart, or most human labels are others."""
+    files = files_of(folder, split.name)
+    settings = Path(folder) / "label.json"
+    labelled_by = json.loads(settings.read_text())["splits"][split.name].get("ids") if settings.exists() else None
+    if labelled_by not in (None, split.id_source) and BY_NUMBER in labelled_by + split.id_source:
+        raise ValueError(
+            f"{folder} knows the rows of {split.name} by {labelled_by}, here they have {split.id_source}, so that a "
+            "label may be another row's: label these very rows anew, or give them a column `image_id` before."
+        )
+    names = columns_of(folder, split.name)
+    if column not in names:
+        raise ValueError(f"{folder} has no column {column!r}, only {', '.join(names)}: label these rows anew.")
+    with_human = {"human_label"} & set(names)  # label.py writes it; others may not
+    table = pq.read_table(files, columns=["image_id", column, *with_human])
+    ids = table["image_id"].to_pylist()
+    scores = dict(zip(ids, table[column].to_pylist(), strict=True))
+    wanted = split.ids.tolist()
+    if missing := [row_id for row_id in wanted if scores.get(row_id) is None]:
+        what = f"no {column}, as no human label," if missing[0] in scores else "no label"
+        raise ValueError(
+            f"{folder} has {what} for {len(missing)} rows of {split.name}, e.g. {missing[0]}: label it anew."
+        )
+    if with_human and (labelled := split.labels >= 0).any():
+        human = dict(zip(ids, table["human_label"].to_pylist(), strict=True))
+        others = np.array([human[row_id] for row_id in wanted]) != split.labels
+        if (share := float(others[labelled].mean())) > 0.5:
+            raise ValueError(
+                f"{folder} is of other faces that have the same ids, or of other human labels: they are not those "
+                f"written there in {share:.0%} of the rows of {split.name}. Label these rows."
+            )
+    return np.array([scores[row_id] for row_id in wanted])
+
+
+def files_of(folder: str, split: str) -> list[Path]:
+    """The files that label.py wrote for a split; raises `ValueError` where some are missing."""
+    files = sorted(Path(folder).glob(f"{split}-*-of-*.parquet"))
+    if not files or len(files) != int(files[0].stem.rpartition("-")[2]):
+        raise ValueError(f"{folder} does not hold all labels of {split} ({len(files)} files): run label.py to its end.")
+    return files
+
+
+def columns_of(folder: str, split: str) -> list[str]:
+    """The columns of those files."""
+    return pq.read_schema(files_of(folder, split)[0]).names

@@ -1,0 +1,50 @@
+"""A model's folder, measured as it was saved."""
+
+import json
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from affectnet_plus import EXPRESSIONS
+from affectnet_plus.training.faces import FaceDataset
+from affectnet_plus.training.loop.folders import locked_for_reading, locked_if_shared, written_beside
+from affectnet_plus.training.loop.predict import predict
+from affectnet_plus.training.loop.runs import Run
+from affectnet_plus.training.metrics import OneVsRest, defined, js_divergence
+
+
+def evaluate_folder(run: Run) -> None:
+    """Measure the model as it was saved: metrics.json with AUROC, accuracy and, where there are soft labels, JS."""
+    accelerator, args, evaluation = run.accelerator, run.args, run.evaluation
+    run.initial_weights = []  # no expert is started any more
+    with locked_for_reading(accelerator, run.output_dir):
+        model = run.model_class.from_pretrained(run.output_dir)
+        measured = (run.output_dir / "config.json").read_bytes()
+    expressions = model.config.expressions
+    dataset = FaceDataset(evaluation, model.image_processor)
+    loader = accelerator.prepare(
+        DataLoader(dataset, args.per_device_eval_batch_size, num_workers=args.dataloader_num_workers)
+    )
+    logits = predict(accelerator, accelerator.prepare_model(model, evaluation_mode=True), loader)["logits"]
+    accelerator.free_memory()  # another fold may follow, whose checkpoints are its own
+    if not accelerator.is_main_process:
+        return
+    labels = evaluation.labels
+    indices = [EXPRESSIONS.index(name) for name in expressions]
+    scores = 1 / (1 + np.exp(-logits))
+    metrics = one_vs_rest(expressions, scores, np.array([indices.index(i) if i in indices else -1 for i in labels]))
+    if len(indices) == len(EXPRESSIONS):
+        metrics["accuracy"] = float((scores.argmax(axis=1) == labels).mean())
+        if evaluation.soft_labels is not None:
+            metrics["js_divergence"] = js_divergence(scores, evaluation.soft_labels)
+    metrics["rows"] = len(labels)
+    text = json.dumps(defined(metrics), indent=1)
+    with locked_if_shared(run.output_dir):
+        if (run.output_dir / "config.json").read_bytes() == measured:  # or another run measures what it has brought
+            with written_beside(run.output_dir) as folder:
+                (folder / "metrics.json").write_text(text)
+    print(text)
+
+
+def one_vs_rest(expressions: list[str], scores: np.ndarray, labels: np.ndarray) -> dict:
+    return OneVsRest(expressions, keep_in_memory=True).compute(predictions=scores.tolist(), references=labels.tolist())

@@ -1,0 +1,174 @@
+"""What a command trains into one folder: which networks, from which rows and weights, and what it may not overwrite."""
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from huggingface_hub import HfApi
+from torch.utils.data import DataLoader
+from transformers import AutoModelForImageClassification
+
+from affectnet_plus import EXPRESSIONS
+from affectnet_plus.modeling import SoftLabelModel, image_processor_for
+from affectnet_plus.training.faces import FaceDataset, PermutationSampler, Split, check_enough_rows
+from affectnet_plus.training.loop.checkpoints import Checkpoints
+from affectnet_plus.training.loop.fit import Job
+from affectnet_plus.training.loop.folders import locked_if_shared
+from affectnet_plus.training.loop.initial_weights import WARM_START, load_weights, read_weights
+from affectnet_plus.training.loop.processes import as_main_process, share_contents
+from affectnet_plus.training.loop.settings import left_to_train, run_settings, shares_of_a_step
+
+
+@dataclass
+class Run:
+    """Networks of one kind, trained one after the other on one set of rows into one folder."""
+
+    accelerator: Accelerator
+    args: object  # OptimizationArguments
+    config: object  # of the model without what training brings
+    model_class: type[SoftLabelModel]
+    output_dir: Path
+    train: Split
+    evaluation: Split
+    settings: dict  # what decides the weights
+    initial_weights: list[dict]  # one per backbone, or none
+    checkpoints: dict[str, Path]  # to go on from, by the network's name
+    to_train: list[str]  # names of networks: expressions, or "all" of a model that has one for all
+    first_step: list[int]  # [of the next network in trackers], whose steps may only grow over all runs of a command
+    tracked_as: str = ""  # in trackers, before the network's name
+    warm_start: dict | None = None  # as `plan_warm_starts` has it
+
+    def seed(self, name: str) -> int:
+        """The same whichever networks are trained beside it."""
+        places = {**{expression: i for i, expression in enumerate(EXPRESSIONS)}, WARM_START: len(EXPRESSIONS)}
+        return self.args.seed * len(EXPRESSIONS) + places.get(name, 0)
+
+    def create(self, name: str, create: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+        """A network with its initial weights."""
+        set_seed(self.seed(name))
+        network = create()
+        if self.initial_weights:
+            load_weights(network, self.initial_weights, self.config, name, self.train.labels)
+        return network
+
+    def job(
+        self,
+        name: str,
+        targets: np.ndarray,
+        groups: list[np.ndarray],
+        turns: list[int] | None = None,
+        draws_per_epoch: int | None = None,
+        auto_augment: str = "",
+    ) -> Job:
+        """What `fit` is given beside a network.
+
+        Args:
+            name: The network's.
+            targets: (rows, n); NaN where unknown.
+            groups, turns: Rows that are drawn from in turn, and how often each in a round (`PermutationSampler`).
+            draws_per_epoch: As many as there are rows, if nothing is said.
+            auto_augment: A policy of timm, in place of the usual augmentation.
+        """
+        args, accelerator, seed = self.args, self.accelerator, self.seed(name)
+        faces_per_step = self.settings["faces_per_step"]
+        steps_per_epoch = max(1, round((draws_per_epoch or len(self.train)) / faces_per_step))
+        steps = args.max_train_steps or math.ceil(args.num_train_epochs * steps_per_epoch)
+        settings = self.settings | shares_of_a_step(accelerator, args)
+        checkpoints = Checkpoints(accelerator, self.output_dir, name, settings, self.checkpoints.get(name))
+        targets, processor = targets.astype("float32"), image_processor_for(self.config)
+        start = checkpoints.step * faces_per_step
+        workers = {"num_workers": args.dataloader_num_workers, "pin_memory": accelerator.device.type == "cuda"}
+        train_batches = DataLoader(
+            FaceDataset(self.train, processor, targets, auto_augment), args.per_device_train_batch_size,
+            sampler=PermutationSampler(groups, seed, steps * faces_per_step, start=start, turns=turns),
+            generator=torch.Generator().manual_seed(seed), **workers,
+        )  # fmt: skip
+        validation_batches = DataLoader(
+            FaceDataset(self.evaluation, processor), args.per_device_eval_batch_size, **workers
+        )
+        first_step = self.first_step[0]
+        self.first_step[0] += steps
+
+        def log(figures: dict[str, float], step: int) -> None:
+            named = {f"{self.tracked_as}{name}/{key}": value for key, value in figures.items()}
+            accelerator.log(named, first_step + step)
+
+        return Job(
+            name, accelerator, args, train_batches, validation_batches, steps, steps_per_epoch, faces_per_step, seed,
+            bool(np.isnan(targets).any()), checkpoints, log,
+        )  # fmt: skip
+
+    def finish(self, job: Job, network: torch.nn.Module, save: Callable[[torch.nn.Module], None]) -> None:
+        """Let the main process save what was trained, and forget its checkpoints."""
+        if self.accelerator.is_main_process:
+            save(self.accelerator.unwrap_model(network, keep_fp32_wrapper=False, keep_torch_compile=False))
+            job.checkpoints.remove()
+        self.accelerator.wait_for_everyone()
+        self.accelerator.free_memory()
+
+
+def plan_runs(
+    accelerator, data_args, args, fold_args, kind_args, config, model_class, names, train, evaluation, more=None
+) -> list[Run]:
+    """One `Run`, or one for each fold; raises `ValueError` where one cannot be. `names` are the networks', `more` goes
+    into the settings."""
+    expressions = [name for name in names if name in EXPRESSIONS]
+    if args.resume_from_checkpoint not in (None, "latest") and len(fold_args.folds) > 1:
+        raise ValueError("--resume_from_checkpoint FOLDER is of one fold: name that one by --fold, or say 'latest'.")
+    runs, first_step = [], [0]
+    for fold in fold_args.folds:
+        output_dir = Path(args.output_dir) / (f"fold-{fold}" if fold is not None else "")
+        if fold is not None:
+            share_contents(accelerator, [train])
+        rows = train if fold is None else train.without_fold(fold, fold_args.num_folds)
+        check_enough_rows(rows, evaluation, expressions, "" if fold is None else f" without fold {fold}")
+        settings = run_settings(data_args, args, kind_args, rows, accelerator) | (more or {})
+        if fold is not None:
+            settings |= {"num_folds": fold_args.num_folds, "left_out_fold": fold, "folds_by": train.folds_by}
+        weights = read_weights(kind_args.init_from, config, settings)
+        if weights:
+            settings["init_from"] = [w["description"] for w in weights]
+        of_step = settings | shares_of_a_step(accelerator, args)
+        decide = partial(left_to_train, output_dir, list(names), args, config, settings, of_step)
+        to_train, checkpoints = as_main_process(accelerator, decide)
+        run = Run(
+            accelerator, args, config, model_class, output_dir, rows, evaluation, settings, weights, checkpoints,
+            to_train, first_step,
+        )  # fmt: skip
+        run.tracked_as = f"{output_dir.name}/" if len(fold_args.folds) > 1 else ""
+        runs.append(run)
+        if accelerator.is_main_process:
+            output_dir.mkdir(parents=True, exist_ok=True)
+    return runs
+
+
+def start_trackers(runs: list[Run], all_args: tuple) -> None:
+    if runs[0].accelerator.log_with:
+        settings = {key: str(value) for group in all_args for key, value in vars(group).items()}
+        runs[0].accelerator.init_trackers(Path(sys.argv[0]).stem, config=settings)
+
+
+def create_private_repo(accelerator: Accelerator, args, fold_args) -> str | None:
+    """The private repository that the model will be pushed to: no access is better known before training."""
+    if args.push_to_hub and fold_args.num_folds:
+        raise ValueError("--push_to_hub pushes one model, --num_folds makes several: leave one of them out.")
+    if not (args.push_to_hub and accelerator.is_main_process):
+        return None
+    repo_id = args.hub_model_id or Path(args.output_dir).name
+    return HfApi().create_repo(repo_id, private=True, exist_ok=True).repo_id
+
+
+def finish_runs(runs: list[Run], args, repo_id: str | None) -> None:
+    """Push the model where `repo_id` says so, and end the trackers."""
+    if repo_id:
+        with locked_if_shared(Path(args.output_dir)):
+            model = AutoModelForImageClassification.from_pretrained(args.output_dir)
+        model.push_to_hub(repo_id, private=True)
+    runs[0].accelerator.end_training()

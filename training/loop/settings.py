@@ -1,0 +1,143 @@
+"""The settings that decide a network's weights: whoever goes on where a run stopped has to agree with them, and nobody
+overwrites a finished network unasked."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from accelerate import Accelerator
+from transformers import AutoConfig
+
+from affectnet_plus import EXPRESSIONS
+from affectnet_plus.modeling import INPUT_SETTINGS
+from affectnet_plus.training.faces import Split
+from affectnet_plus.training.loop.checkpoints import find_checkpoints, read_state
+from affectnet_plus.training.loop.folders import finish_moves, locked_if_shared
+
+
+def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelerator) -> dict:
+    """What decides the weights; stands in the config, and a resumed run has to agree with it."""
+    elsewhere = ("expressions", "au_labels", "au_target", "soft_labels", "soft_labels_column", "init_from", "teacher")
+    of_kind = {key: value for key, value in vars(kind_args).items() if key not in elsewhere}
+    if args.eval_strategy == "no" and of_kind.get("metric_for_best_model"):
+        of_kind["metric_for_best_model"] = "last"  # nothing is measured to choose by
+    return {
+        "data": data_args.name(),
+        "data_config": data_args.dataset_config_name or "default",
+        "split": data_args.train_split_name,
+        "label_column": data_args.label_column_name,
+        "rows": len(train),
+        "ids": train.id_source,
+        "labels_sha256": hashlib.sha256(train.labels.astype("int8").tobytes()).hexdigest()[:16],
+        **of_kind,
+        "num_train_epochs": args.num_train_epochs,
+        "max_train_steps": args.max_train_steps,
+        "faces_per_step": args.per_device_train_batch_size
+        * args.gradient_accumulation_steps
+        * accelerator.num_processes,
+        "learning_rate": args.learning_rate,
+        "weight_decay": args.weight_decay,
+        "max_grad_norm": args.max_grad_norm,
+        "ema_decay": args.ema_decay,
+        "lr_scheduler_type": args.lr_scheduler_type,
+        "warmup_steps": args.warmup_steps,
+        "seed": args.seed,
+        "mixed_precision": accelerator.mixed_precision,
+        "deterministic": args.deterministic,
+    }
+
+
+def shares_of_a_step(accelerator: Accelerator, args) -> dict:
+    """How the faces of a step are dealt out: another number of processes cannot go on at a checkpoint."""
+    return {"processes": accelerator.num_processes, "gradient_accumulation_steps": args.gradient_accumulation_steps}
+
+
+def left_to_train(
+    output_dir: Path, names: list[str], args, config, settings: dict, settings_of_step: dict
+) -> tuple[list[str], dict[str, Path]]:
+    """Which networks are still to be trained, and their checkpoints; `ValueError` where that would mix this run with
+    another, or overwrite something unasked."""
+    with locked_if_shared(output_dir):
+        finish_moves(output_dir)
+        check_same_network(output_dir, config)
+        records = records_in(output_dir)
+        others = {json.dumps(record.get("prior")) for name, record in records.items() if name not in names}
+        if others - {json.dumps(settings.get("prior"))}:
+            raise ValueError(
+                f"{output_dir} holds other experts with --prior {', '.join(sorted(others))}, this run has "
+                f"{json.dumps(settings.get('prior'))}: one model has one prior. Take that one."
+            )
+        checkpoints = find_checkpoints(output_dir, args.resume_from_checkpoint or "latest")
+        if not args.resume_from_checkpoint:
+            if not args.overwrite_output_dir:
+                check_nothing_is_lost(output_dir, names, records, checkpoints, settings)
+            return names, {}
+        left = [name for name in names if not settings.items() <= records.get(name, {}).items()]
+        for name in left:
+            if name in checkpoints:
+                saved = read_state(checkpoints[name])["settings"]
+                check_same_settings(checkpoints[name], name, saved, settings_of_step)
+            elif name in records:
+                check_same_settings(output_dir, name, records[name], settings)
+        return left, checkpoints
+
+
+def check_same_network(output_dir: Path, config) -> None:
+    if not (output_dir / "config.json").exists():
+        return
+    there = AutoConfig.from_pretrained(output_dir)
+    of_network = ("model_type", "backbones", "backbone", "action_units", "rest_outputs", "valence_arousal")
+    for key in (*of_network, "activation", "backbone_normalization", *INPUT_SETTINGS):
+        ours, theirs = (list(v) if isinstance(v := getattr(c, key, None), tuple) else v for c in (config, there))
+        if ours != theirs:
+            raise ValueError(
+                f"{output_dir} holds a model with {key} {theirs}, this run has {ours}: "
+                "name another --output_dir, or delete that one."
+            )
+
+
+def records_in(output_dir: Path) -> dict[str, dict]:
+    """The record of each part that a run has completed in this folder."""
+    there = (output_dir / "config.json").exists()
+    return AutoConfig.from_pretrained(output_dir).training if there else {}
+
+
+def check_nothing_is_lost(
+    output_dir: Path, names: list[str], records: dict[str, dict], checkpoints: dict[str, Path], settings: dict
+) -> None:
+    """A run that trains networks of these `names` anew replaces no finished one and no checkpoint of theirs without
+    being told to."""
+    finished, begun = ([name for name in names if name in there] for there in (records, checkpoints))
+    if not finished and not begun:
+        return
+    if finished:
+        what = f"finished experts ({', '.join(finished)})" if finished[0] in EXPRESSIONS else "a finished model"
+        differing = _differing(records[finished[0]], settings)
+    else:
+        what = f"{checkpoints[begun[0]].name} of a run that was not finished"
+        differing = _differing(read_state(checkpoints[begun[0]])["settings"], settings)
+    others = f", of other settings: {', '.join(differing)}" if differing else ""
+    raise ValueError(
+        f"{output_dir} holds {what}{others}. Name another --output_dir; or go on there, keeping what is finished, by "
+        "--resume_from_checkpoint latest with the same settings; or train anew by --overwrite_output_dir (only what "
+        "is trained is replaced: one expert, say, by --expressions)."
+    )
+
+
+def check_same_settings(folder: Path, name: str, saved: dict, settings: dict) -> None:
+    if differing := _differing(saved, settings):
+        longer = {"num_train_epochs", "max_train_steps"} & {text.split()[0] for text in differing}
+        start = (
+            "a Soft-FER model's weights, or these experts' own warm start"
+            if name in EXPRESSIONS
+            else "this one's weights"
+        )
+        cure = f" More steps are a new run, in another --output_dir; --init_from starts it from {start}."
+        raise ValueError(
+            f"{folder} comes from a run with other settings: {', '.join(differing)}. Take the same ones, or train anew "
+            f"by --overwrite_output_dir, without --resume_from_checkpoint.{cure if longer else ''}"
+        )
+
+
+def _differing(saved: dict, settings: dict) -> list[str]:
+    return [f"{key} (was {saved.get(key)}, now {settings[key]})" for key in settings if saved.get(key) != settings[key]]

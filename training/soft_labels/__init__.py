@@ -1,0 +1,1 @@
+"""Soft labels: calibrated, fused, cross-fitted, combined with the human label, and written."""

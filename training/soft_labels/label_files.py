@@ -1,0 +1,169 @@
+"""The files of a folder of labels: tables, card, and the settings they were made by."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from accelerate import Accelerator
+
+from affectnet_plus import EXPRESSIONS
+from affectnet_plus.training.faces import (
+    Split,
+)
+from affectnet_plus.training.metrics import js_divergence, ranks_of
+from affectnet_plus.training.slices import subsets_of_ranks
+from affectnet_plus.training.soft_labels.cross_fitting import experts_of
+from affectnet_plus.training.soft_labels.posterior import PRECISION, posterior_of
+from affectnet_plus.training.soft_labels.priors import described_prior
+
+SCORES = ("ebc", "au", "soft_label")
+
+
+DECIMALS = 6  # more than the four that are released: labels may yet be expressed for another prior
+
+
+_CARD = """---
+configs:
+- config_name: default
+  data_files:
+{files}
+---
+# Soft labels
+
+Made by `training/label.py` of affectnet-plus from {data}: `{scores}` are scores in the order {expressions};
+`human_label` is an index in that order, `rank` its place among `soft_label`, `subset` 0 easy (rank 1), 1 challenging (2
+or 3), 2 difficult. `posterior` is `soft_label` after one human label more: ({precision:.4g} * score + [human label is
+this one]) / ({precision:.4g} + 1), affectnet-plus's own.
+
+Class frequencies that scores are calibrated to (prior): {prior}. `label.py --labels` expresses them for others.
+`label.json` says by which experts.
+"""
+
+
+def label_settings(
+    data_args, args, splits: list[Split], folds: dict, accelerator: Accelerator, prior: np.ndarray | None
+) -> dict:
+    """What decides the labels; stands beside them, and whoever goes on has to agree with it."""
+
+    def digest(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    rows = {
+        split.name: {"rows": len(split), "ids": split.id_source, "ids_sha256": digest("\n".join(split.ids))}
+        for split in splits
+    }
+    experts = [digest(json.dumps([c.calibration, c.training], sort_keys=True)) for c in experts_of(folds)]
+    return {
+        "data": Path(args.image_dir).name if args.image_dir else data_args.name(),
+        "data_config": data_args.dataset_config_name or "default",
+        "splits": rows,
+        "experts_sha256": experts,
+        "mirrored": args.mirrored,
+        "eval_split": data_args.eval_split_name,
+        "mixed_precision": accelerator.mixed_precision,
+        "rows_per_file": args.rows_per_file,
+        "expressions": list(EXPRESSIONS),
+        "prior": described_prior(prior),
+        "posterior": described_precision(args.prior_precision, data_args),
+    }
+
+
+def described_precision(asked: float | str, data_args) -> dict:
+    """With None where it is still to be fitted."""
+    if asked == "fit":
+        return {"prior_precision": None, "how": f"fitted to the votes of {data_args.eval_split_name}"}
+    return {"prior_precision": asked, "how": "given"}
+
+
+def check_settings(output_dir: Path, settings: dict) -> float | None:
+    """Raise `ValueError` where the folder holds labels of other settings. Returns the prior precision, None where it is
+    still to be fitted; one that was fitted for this folder is taken up."""
+    file = output_dir / "label.json"
+    saved = json.loads(file.read_text()) if file.exists() else settings
+    if (
+        settings["posterior"]["prior_precision"] is None
+        and saved.get("posterior", {}).get("how", "") == settings["posterior"]["how"]
+    ):
+        settings["posterior"] = saved["posterior"]
+    if differing := [key for key in settings if saved.get(key) != settings[key]]:
+        raise ValueError(
+            f"{output_dir} holds labels of other settings ({', '.join(differing)}): name another --output_dir, or "
+            "delete that one."
+        )
+    return settings["posterior"]["prior_precision"]
+
+
+def write_settings(output_dir: Path, settings: dict) -> None:
+    output_dir.mkdir(parents=True, exist_ok=True)
+    beside = output_dir / ".label.json"
+    beside.write_text(json.dumps(settings, indent=1))
+    os.replace(beside, output_dir / "label.json")
+
+
+def label_table(split: Split, rows: np.ndarray, scores: np.ndarray, precision: float = PRECISION) -> pa.Table:
+    """scores: (3, rows, 8), as `SCORES`."""
+    return table_of(split.name, split.ids[rows], split.labels[rows], scores, precision)
+
+
+def table_of(split: str, ids: np.ndarray, labels: np.ndarray, scores: np.ndarray, precision: float) -> pa.Table:
+    """The columns of rows with `ids` (rows,), human `labels` (rows,), -1 for none, and `scores` (3, rows, 8)."""
+    scores = scores.round(DECIMALS).astype("float32")
+    soft_label, unknown = scores[-1], labels < 0
+    ranks = ranks_of(soft_label, np.where(unknown, 0, labels))
+    posterior = posterior_of(soft_label.astype(np.float64), labels, precision).round(DECIMALS).astype("float32")
+    columns = {
+        "split": pa.array([split] * len(ids)),
+        "image_id": pa.array(ids),
+        **{name: _lists(values) for name, values in zip(SCORES, scores, strict=True)},
+        "human_label": pa.array(labels.astype("int8"), mask=unknown),
+        "rank": pa.array(ranks.astype("int8"), mask=unknown),
+        "subset": pa.array(subsets_of_ranks(ranks).astype("int8"), mask=unknown),
+        "posterior": _lists(posterior, unknown),
+    }
+    return pa.table(columns)
+
+
+def _lists(values: np.ndarray, unknown: np.ndarray | None = None) -> pa.FixedSizeListArray:
+    mask = None if unknown is None else pa.array(unknown)
+    return pa.FixedSizeListArray.from_arrays(values.ravel(), len(EXPRESSIONS), mask=mask)
+
+
+def write_table(table: pa.Table, file: Path, process: int = 0) -> None:
+    beside = file.with_name(f".{file.name}.{process}")
+    pq.write_table(table, beside)
+    os.replace(beside, file)
+
+
+def write_card(output_dir: Path, settings: dict) -> None:
+    prior = settings["prior"]
+    card = _CARD.format(
+        files="\n".join(f"  - split: {name}\n    path: {name}-*.parquet" for name in settings["splits"]),
+        data=settings["data"],
+        scores="`, `".join(SCORES),
+        expressions=", ".join(EXPRESSIONS),
+        precision=settings["posterior"]["prior_precision"],
+        prior=prior if isinstance(prior, str) else ", ".join(f"{name} {share:.4f}" for name, share in prior.items()),
+    )
+    (output_dir / "README.md").write_text(card)
+
+
+def report(output_dir: Path, splits: list[Split], evaluation: Split | None) -> None:
+    """How many rows of each subset, and, where validation has soft labels of its own, how near ours are."""
+    for split in splits:
+        table = pq.read_table(sorted(output_dir.glob(f"{split.name}-*.parquet")))
+        subsets = table["subset"].drop_null().to_numpy()
+        said = f"{split.name}: {len(table):,} faces"
+        if len(subsets):
+            counts = np.bincount(subsets, minlength=3)
+            said += ", easy {:,}, challenging {:,}, difficult {:,}".format(*counts)
+        known = evaluation is not None and evaluation.soft_labels is not None
+        place = {image_id: row for row, image_id in enumerate(table["image_id"].to_pylist())}
+        if known and split.name == evaluation.name and all(row_id in place for row_id in evaluation.ids):
+            ours = np.stack(table["soft_label"].to_numpy())[[place[row_id] for row_id in evaluation.ids]]
+            divergence = js_divergence(ours, evaluation.soft_labels)
+            said += f", Jensen-Shannon divergence to the dataset's own soft labels {divergence:.4f}"
+        print(said)

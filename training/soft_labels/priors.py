@@ -1,0 +1,69 @@
+"""The class frequencies that experts' scores and labels are calibrated to."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForImageClassification
+
+from affectnet_plus import EXPRESSIONS
+from affectnet_plus.training.soft_labels.calibration import prior_numbers, reexpress
+from affectnet_plus.training.soft_labels.fusion import calibrate_to
+
+UNKNOWN_PRIOR = "unknown (before priors were recorded)"
+
+
+def prior_of(folds: dict) -> np.ndarray | None:
+    """(8,) the class frequencies that experts, or a fused model, are calibrated to; None where none of them knows, and
+    `ValueError` where they do not agree."""
+    configs = [AutoConfig.from_pretrained(path) for kinds in folds.values() for path in kinds.values()]
+    priors = [None if c.prior is None else np.array([c.prior[name] for name in EXPRESSIONS]) for c in configs]
+    for other in priors[1:]:
+        if (other is None) != (priors[0] is None):
+            raise ValueError(
+                f"Some experts are calibrated to {UNKNOWN_PRIOR} class frequencies: train all of them anew."
+            )
+        if other is not None and (apart := np.abs(other - priors[0])).max() > 1e-6:
+            i = int(apart.argmax())
+            raise ValueError(
+                f"The experts are calibrated to different class frequencies ({EXPRESSIONS[i]} {priors[0][i]:.4f} and "
+                f"{other[i]:.4f}): train all of them with one --prior to fuse them."
+            )
+    return priors[0]
+
+
+def prior_of_labels(args, from_prior: np.ndarray | None, labels_of: Callable[[str], np.ndarray]) -> np.ndarray | None:
+    """(8,) what labels shall be calibrated to, where scores are to `from_prior`, None if that is unknown."""
+    if args.prior is None:
+        return from_prior
+    if from_prior is None:
+        raise ValueError(
+            f"--prior: what these scores are calibrated to is {UNKNOWN_PRIOR}. Leave --prior out, or train the experts "
+            "anew."
+        )
+    prior = prior_numbers(args.prior, labels_of)
+    if not ((prior > 0) & (prior < 1)).all():
+        name = EXPRESSIONS[int(((prior <= 0) | (prior >= 1)).argmax())]
+        raise ValueError(f"--prior {args.prior}: no row there is {name}, or all are. Give eight numbers instead.")
+    return prior
+
+
+def under_prior_of_experts(path: str | Path) -> torch.nn.Module:
+    """A fused model whose scores are calibrated to what its experts' are: so they are averaged over folds before they
+    are brought to another prior, as labels that are written already are."""
+    model = AutoModelForImageClassification.from_pretrained(path)
+    calibrate_to(model.config, None)
+    return model
+
+
+def for_prior(scores: np.ndarray, model, prior: np.ndarray | None) -> np.ndarray:
+    """Scores (..., 8) of a model `under_prior_of_experts`, calibrated to `prior` (8,)."""
+    from_prior = model.config.prior_of_experts
+    if prior is None or from_prior is None:
+        return scores
+    return reexpress(scores, [from_prior[name] for name in EXPRESSIONS], prior)
+
+
+def described_prior(prior: np.ndarray | None) -> dict[str, float] | str:
+    return UNKNOWN_PRIOR if prior is None else dict(zip(EXPRESSIONS, prior.tolist(), strict=True))
