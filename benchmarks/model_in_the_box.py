@@ -49,7 +49,7 @@ RECIPE = {
     "eval_strategy": "epoch",
     "seed": 1,
 }
-SWITCHES = ["--per_image_standardization", "--grayscale", "--mirrored"]
+SWITCHES = ["--per_image_standardization", "--grayscale", "--tta"]
 NOTES = """This is affectnet-plus's model in the box: the one that `pipeline("soft-fer")` takes when none is named. Its
 weights are half precision on disk and single in memory.
 

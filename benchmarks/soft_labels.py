@@ -156,7 +156,7 @@ def measure_validation(run: "Runner", data: list) -> dict:
     of_train, of_validation = priors_of(model)
     written = read_soft_labels(labels, evaluation)
     views = log_odds_of(model, evaluation, run.precision)
-    fused = fused_model(model.ebc, model.au, mirrored=True)
+    fused = fused_model(model.ebc, model.au, tta=True)
     everything = np.arange(len(evaluation))
     starts = [path for kind in ("au", "ebc") for path in sorted(kinds[kind].glob("warm_start/*"))]
     outputs = [start_outputs(start, evaluation) for start in starts]
@@ -304,7 +304,7 @@ class Runner:
     def label(self, rows: str, kinds: dict, more: list, name: str = "labels") -> Path:
         target = self.folder / rows / name
         flags = [word for kind, path in kinds.items() for word in (f"--{kind}", path)]
-        flags += [] if "model" in kinds else ["--mirrored"]
+        flags += [] if "model" in kinds else ["--tta"]
         self.launch("label.py", target, [*flags, *more])
         return target
 

@@ -15,8 +15,9 @@ class FusedConfig(SoftLabelConfig):
     ebc_weights (`dict[str, float]`):
         Per expression the share of the EBC's score in the fused one, 0 to 1, fitted on validation; 0.5 without an
         entry. How the two are fused is affectnet-plus's own choice; the paper's way is not known here.
-    mirrored (`bool`):
-        Log-odds of both models are the mean of those of the image and of its mirror image, at twice the time.
+    tta (`bool`):
+        Test-time augmentation: log-odds of both models are the mean of those of the image and of its horizontal flip, at
+        twice the time.
     calibration (`dict[str, dict]`):
         The two are calibrated each for itself, to the same class frequencies. Where their mixture shall be calibrated
         to others, per expression `log_odds_shift`, logit(`prior`) - logit(the experts' prior).
@@ -30,7 +31,7 @@ class FusedConfig(SoftLabelConfig):
     ebc: dict | EBCConfig | None = None
     au: dict | AUConfig | None = None
     ebc_weights: dict[str, float] | None = None
-    mirrored: bool = False
+    tta: bool = False
 
     def __post_init__(self, **kwargs):
         self.ebc = _config(self.ebc, EBCConfig)

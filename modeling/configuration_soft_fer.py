@@ -14,8 +14,9 @@ class SoftFerConfig(SoftLabelConfig):
         What the outputs were trained under: "sigmoid", independent scores, or "softmax", one distribution.
     valence_arousal (`bool`):
         Two outputs more, valence and arousal in [-1, 1] (tanh).
-    mirrored (`bool`):
-        Outputs are the mean of those of the image and of its mirror image, at twice the time; not so in training.
+    tta (`bool`):
+        Test-time augmentation: outputs are the mean of those of the image and of its horizontal flip, at twice the time;
+        not so in training.
 
     The rest is `SoftLabelConfig`'s.
     """
@@ -25,7 +26,7 @@ class SoftFerConfig(SoftLabelConfig):
     backbone: str = "efficientnet_b0"
     activation: str = "sigmoid"
     valence_arousal: bool = False
-    mirrored: bool = False
+    tta: bool = False
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

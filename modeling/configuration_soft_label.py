@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig
 ID2LABEL = dict(enumerate(("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")))
 INPUT_SETTINGS = ("image_size", "image_mean", "image_std", "grayscale", "per_image_standardization", "upscale")
 
+_FORMER_NAMES = {"mirrored": "tta"}  # in models saved before version 0.1
 _PROBLEM_TYPE = "multi_label_classification"  # stock pipelines then apply a sigmoid
 
 
@@ -76,6 +77,7 @@ class SoftLabelConfig(PreTrainedConfig):
         # and `custom_pipelines` alone would ask for trust_remote_code.
         if not cls.__module__.startswith("transformers_modules"):
             config_dict = {k: v for k, v in config_dict.items() if k not in ("auto_map", "custom_pipelines")}
+        config_dict = {_FORMER_NAMES.get(key, key): value for key, value in config_dict.items()}
         return super().from_dict(config_dict, **kwargs)
 
     def adopt_labels(self) -> None:

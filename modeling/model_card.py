@@ -151,8 +151,8 @@ def _then(config) -> str:
             "Inside the model each backbone gets the mean and deviation that its pretrained weights were trained with "
             f"({', '.join(dict.fromkeys(renormalized))})"
         )
-    if getattr(config, "mirrored", False):
-        steps.append("Scores are those of the image and its mirror image together")
+    if getattr(config, "tta", False):
+        steps.append("Scores are the mean over the image and its horizontal flip (test-time augmentation)")
     return "".join(f". {step}" for step in steps)
 
 

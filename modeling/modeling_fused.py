@@ -38,9 +38,9 @@ class FusedForImageClassification(SoftLabelModel):
         """pixel_values (B, 3, H, W), normalised; labels for a BCE loss, a soft label
         (B, expressions) in [0, 1] or class indices (B,)."""
         ebc, au = self.ebc(pixel_values).logits, self.au(pixel_values).logits
-        if self.config.mirrored and not self.training:
-            mirror_image = pixel_values.flip(dims=(3,))
-            ebc, au = (ebc + self.ebc(mirror_image).logits) / 2, (au + self.au(mirror_image).logits) / 2
+        if self.config.tta and not self.training:
+            flipped = pixel_values.flip(dims=(3,))
+            ebc, au = (ebc + self.ebc(flipped).logits) / 2, (au + self.au(flipped).logits) / 2
         weights = ebc.new_tensor([self.config.ebc_weights.get(name, 0.5) for name in self.config.expressions])
         logits, ebc, au = (self.calibrate(log_odds) for log_odds in (mixed_log_odds(ebc, au, weights), ebc, au))
         loss = None

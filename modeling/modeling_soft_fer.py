@@ -34,14 +34,14 @@ class SoftFerForImageClassification(SoftLabelModel):
         self.backbone = create_backbone(config.backbone, config.num_outputs, config.network_size, pretrained)
         self.post_init()
 
-    def raw_outputs(self, pixel_values: Tensor, mirrored: bool = False) -> Tensor:
+    def raw_outputs(self, pixel_values: Tensor, tta: bool = False) -> Tensor:
         """pixel_values (B, 3, H, W), normalised -> (B, expressions) before the activation, and two more with valence
-        and arousal; `mirrored`: the mean of those of each face and of its mirror image."""
+        and arousal; `tta`: the mean of those of each face and of its horizontal flip."""
         faces = network_input(pixel_values, self.config)
-        if mirrored:
+        if tta:
             faces = torch.cat([faces, faces.flip(dims=(3,))])  # one pass takes two thirds of the time of two
         outputs = self.backbone(faces).float()
-        if mirrored:
+        if tta:
             outputs = outputs.unflatten(0, (2, -1))
             outputs = (outputs[0] + outputs[1]) / 2
         return outputs
@@ -49,7 +49,7 @@ class SoftFerForImageClassification(SoftLabelModel):
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> SoftFerOutput:
         """pixel_values (B, 3, H, W), normalised; labels for the loss it was trained under, a soft label
         (B, expressions) in [0, 1] or class indices (B,)."""
-        outputs = self.raw_outputs(pixel_values, self.config.mirrored and not self.training)
+        outputs = self.raw_outputs(pixel_values, self.config.tta and not self.training)
         outputs, affect = outputs.tensor_split([len(self.config.expressions)], dim=1)
         loss = (
             None

@@ -94,21 +94,21 @@ def test_every_row_has_its_label_once(labelled, release):
     assert set(plain) == {"train", "validation"} and len(plain["train"][0]["soft_label"]) == 8
 
 
-def test_mirrored_experts_say_the_same_of_a_face_and_its_mirror_image(labelled, experts, release, tmp_path):
-    flags = [*flags_of(experts, release), "--splits", "validation", "--mirrored", "--output_dir", "mirrored"]
+def test_tta_scores_are_those_of_the_face_and_of_its_flip(labelled, experts, release, tmp_path):
+    flags = [*flags_of(experts, release), "--splits", "validation", "--tta", "--output_dir", "tta"]
     train(*flags, script="label.py", cwd=tmp_path)
     assert (
-        "Scores are those of the image and its mirror image"
-        in (tmp_path / "mirrored/models/fold-0/README.md").read_text()
+        "Scores are the mean over the image and its horizontal flip"
+        in (tmp_path / "tta/models/fold-0/README.md").read_text()
     )
     face = load_dataset("affectnet_plus", data_dir=str(release), split="validation")[0]["image"]
     faces = [face, ImageOps.mirror(face)]
     answers = {}
-    for folder in (tmp_path / "mirrored", labelled):
+    for folder in (tmp_path / "tta", labelled):
         fer = pipeline("soft-fer", model=str(folder / "models/fold-0"))
         first, second = (np.array(list(answer["soft_label"].values())) for answer in fer(faces))
         answers[folder.name] = np.abs(first - second).max()
-    assert answers["mirrored"] < 1e-5 < 1e-4 < answers["soft"]
+    assert answers["tta"] < 1e-5 < 1e-4 < answers["soft"]
 
 
 def test_rows_are_labelled_by_experts_that_have_not_seen_them(labelled, experts, release):
@@ -366,7 +366,7 @@ def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_pa
         (["--ebc", "{ebc}", "--au", "{au}", "--splits", "test"], "no split 'test', only train, validation"),
         (["--ebc", "{ebc}", "--au", "{au}", "--image_dir", "{release}"], "--image_dir needs --model"),
         (["--model", "{ebc}/fold-0"], "not a fused model"),
-        (["--model", "{labelled}", "--mirrored"], "--mirrored is for fusing --ebc and --au"),
+        (["--model", "{labelled}", "--tta"], "--tta is for fusing --ebc and --au"),
         (["--model", "{labelled}", "--label_column_name", "emotion"], "No column 'emotion'"),
         (["--model", "{labelled}", "--label_column_name", "image_id"], "no class names"),
         (["--model", "{half}"], "1 of its folds only"),

@@ -240,3 +240,7 @@ def test_every_way_to_push_takes_the_whole_folder(tmp_path, hub):
         assert files.keys() >= {"config.json", "model.safetensors", "preprocessor_config.json", "pipeline_soft_fer.py"}
         card = base64.b64decode(files["README.md"]["content"]).decode()
         assert "AffectNet+ Soft-FER" in card and "- mine" in card and 'model="me/new"' in card
+
+
+def test_models_from_before_flags_were_renamed_open():
+    assert SoftFerConfig.from_dict({"model_type": "affectnet_plus_soft_fer", "mirrored": True}).tta

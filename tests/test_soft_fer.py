@@ -482,16 +482,16 @@ def test_log_odds_are_those_of_the_softmax():
     assert torch.isfinite(log_odds_of_softmax(torch.tensor([[200.0, 0.0, -200.0]]))).all()
 
 
-def test_mirrored_it_says_the_same_of_a_face_and_its_mirror_image(tmp_path):
-    config = SoftFerConfig(backbone="test_convnext", image_size=48, activation="softmax", mirrored=True)
+def test_with_tta_a_face_and_its_flip_have_the_same_scores(tmp_path):
+    config = SoftFerConfig(backbone="test_convnext", image_size=48, activation="softmax", tta=True)
     SoftFerForImageClassification(config).save_pretrained(tmp_path)
     face = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
     fer = pipeline("soft-fer", model=str(tmp_path))
-    mirrored, mirror_image = fer(face)["soft_label"], fer(face[:, ::-1].copy())["soft_label"]
-    assert mirrored == pytest.approx(mirror_image, abs=1e-6)
-    fer.model.config.mirrored = False
-    assert fer(face)["soft_label"] != pytest.approx(mirrored, abs=1e-6)
-    assert "mirror image" in (tmp_path / "README.md").read_text()
+    scores, of_flip = fer(face)["soft_label"], fer(face[:, ::-1].copy())["soft_label"]
+    assert scores == pytest.approx(of_flip, abs=1e-6)
+    fer.model.config.tta = False
+    assert fer(face)["soft_label"] != pytest.approx(scores, abs=1e-6)
+    assert "test-time augmentation" in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])

@@ -210,8 +210,8 @@ def test_a_problem_type_that_cannot_be_is_refused(problem_type, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["soft_fer", "fused"])
-def test_the_mirror_image_is_looked_at_in_use_and_not_in_training(kind):
-    model = model_of(kind, mirrored=True)
+def test_tta_is_for_use_and_not_for_training(kind):
+    model = model_of(kind, tta=True)
     seen = []
     for module in model.modules():
         if hasattr(module, "pretrained_cfg"):
@@ -223,7 +223,7 @@ def test_the_mirror_image_is_looked_at_in_use_and_not_in_training(kind):
         seen.clear()
         in_use = model.eval()(images).logits
         assert sum(seen) == 2 * plain
-        model.config.mirrored = False
+        model.config.tta = False
         torch.testing.assert_close(model(images).logits, in_training)  # test_vit has no dropout
         both = model(images).logits, model(images.flip(dims=(3,))).logits
     if kind == "soft_fer":
@@ -250,7 +250,7 @@ def test_gradient_checkpointing_changes_no_gradient():
         ("fused", {"id2label": {0: "happy"}}),
         (
             "soft_fer",
-            {"activation": "softmax", "mirrored": True, "valence_arousal": True, "grayscale": True, "upscale": 2}
+            {"activation": "softmax", "tta": True, "valence_arousal": True, "grayscale": True, "upscale": 2}
             | {"per_image_standardization": True},
         ),
     ],

@@ -104,10 +104,10 @@ class LabelArguments:
     )
     splits: list[str] = field(default_factory=list, metadata={"help": "Which splits. Default: all."})
     max_samples: int | None = field(default=None, metadata={"help": "Label the first N rows of each split only."})
-    mirrored: bool = field(
+    tta: bool = field(
         default=False,
         metadata={
-            "help": "Let --ebc and --au look at each face and its mirror image: better scores at twice the time."
+            "help": "Test-time augmentation: --ebc and --au average over each face and its horizontal flip: better scores at twice the time."
         },
     )
     per_device_batch_size: int = field(default=64, metadata={"help": "Faces per device and step."})
@@ -125,13 +125,13 @@ class LabelArguments:
         self.prior = parse_prior(self.prior) if self.prior else None
         if self.prior_precision != "fit":
             self.prior_precision = _precision(self.prior_precision)
-        if self.labels and (self.image_dir or self.write_release or self.splits or self.max_samples or self.mirrored):
+        if self.labels and (self.image_dir or self.write_release or self.splits or self.max_samples or self.tta):
             raise ValueError(
                 "--labels goes with --prior, --prior_precision and --output_dir only: for anything else label faces by "
                 "--ebc and --au, or --model."
             )
-        if self.model and self.mirrored:
-            raise ValueError("--mirrored is for fusing --ebc and --au; a fused --model mirrors if it was made so.")
+        if self.model and self.tta:
+            raise ValueError("--tta is for fusing --ebc and --au; a fused --model has it if it was made so.")
         for name in ("per_device_batch_size", "rows_per_file", "max_samples"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name} has to be above 0, not {getattr(self, name)}.")
@@ -234,7 +234,7 @@ def fuse(accelerator, args, kinds: dict, evaluation: Split, target: Path, prior:
         with locked_for_reading(accelerator, Path(kinds[kind])):  # nobody completes it meanwhile
             experts.append(AutoModelForImageClassification.from_pretrained(kinds[kind]))
     ebc, au = experts
-    model = fused_model(ebc, au, args.mirrored)
+    model = fused_model(ebc, au, args.tta)
     outputs = predict_shared(accelerator, args, model, evaluation, f"fusing {target.name}")
     if accelerator.is_main_process:  # also because transformers saves on the first rank only
         of_both = prior_of({None: kinds})

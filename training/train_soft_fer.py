@@ -79,7 +79,7 @@ def main():
             backbone=model_args.backbone,
             activation="sigmoid" if model_args.target == "soft" else "softmax",
             valence_arousal=model_args.valence_arousal,
-            mirrored=model_args.mirrored,
+            tta=model_args.tta,
             **model_args.input_settings(),
             backbone_normalization=normalization_of_start(model_args, [model_args.backbone]),
         )
@@ -148,7 +148,7 @@ def main():
 def save_model(run: Run, job: Job, network: nn.Module, measured: dict[str, float], record: dict) -> None:
     measured = defined(measured)
     record = run.settings | {"drawn": record}
-    training = {job.name: record | ({"without_mirror_image": measured} if run.config.mirrored else measured)}
+    training = {job.name: record | ({"without_tta": measured} if run.config.tta else measured)}
 
     def save(trained: RawOutputs) -> None:
         trained.model.config.training = training

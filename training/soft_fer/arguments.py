@@ -57,10 +57,10 @@ class SoftFerArguments(NetworkArguments):
     valence_arousal_weight: float = field(
         default=1.0, metadata={"help": "Weight of their mean squared error in the loss."}
     )
-    mirrored: bool = field(
+    tta: bool = field(
         default=False,
         metadata={
-            "help": "The finished model looks at each face and its mirror image: better scores at twice the time."
+            "help": "Test-time augmentation: the finished model averages over each face and its horizontal flip: better scores at twice the time."
         },
     )
     subset: list[str] = field(

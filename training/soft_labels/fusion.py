@@ -12,9 +12,9 @@ from affectnet_plus.training.soft_labels.calibration import shift_of_prior
 _DOUBT = 40.0  # 1 / (2 variance) of what a weight may be, around 0.5, before validation is seen
 
 
-def fused_model(ebc, au, mirrored: bool = False) -> FusedForImageClassification:
+def fused_model(ebc, au, tta: bool = False) -> FusedForImageClassification:
     """The two models as one, with equal weights. `ValueError` where expressions or input differ."""
-    config = FusedConfig(ebc=ebc.config, au=au.config, mirrored=mirrored)
+    config = FusedConfig(ebc=ebc.config, au=au.config, tta=tta)
     with torch.device("meta"):  # only the frame
         model = FusedForImageClassification(config)
     model.ebc, model.au = ebc, au

@@ -62,7 +62,7 @@ def label_settings(
         "data_config": data_args.dataset_config_name or "default",
         "splits": rows,
         "experts_sha256": experts,
-        "mirrored": args.mirrored,
+        "tta": args.tta,
         "eval_split": data_args.eval_split_name,
         "mixed_precision": accelerator.mixed_precision,
         "rows_per_file": args.rows_per_file,
@@ -84,6 +84,7 @@ def check_settings(output_dir: Path, settings: dict) -> float | None:
     still to be fitted; one that was fitted for this folder is taken up."""
     file = output_dir / "label.json"
     saved = json.loads(file.read_text()) if file.exists() else settings
+    saved.setdefault("tta", saved.get("mirrored"))  # its name in labels written before version 0.1
     if (
         settings["posterior"]["prior_precision"] is None
         and saved.get("posterior", {}).get("how", "") == settings["posterior"]["how"]
