@@ -16,8 +16,8 @@ class FusedConfig(SoftLabelConfig):
         Per expression the share of the EBC's score in the fused one, 0 to 1, fitted on validation; 0.5 without an
         entry. How the two are fused is affectnet-plus's own choice; the paper's way is not known here.
     tta (`bool`):
-        Test-time augmentation: log-odds of both models are the mean of those of the image and of its horizontal flip, at
-        twice the time.
+        Test-time augmentation: log-odds of both models are the mean of those of the image and of its horizontal flip,
+        at twice the time.
     calibration (`dict[str, dict]`):
         The two are calibrated each for itself, to the same class frequencies. Where their mixture shall be calibrated
         to others, per expression `log_odds_shift`, logit(`prior`) - logit(the experts' prior).

@@ -15,8 +15,8 @@ class SoftFerConfig(SoftLabelConfig):
     valence_arousal (`bool`):
         Two outputs more, valence and arousal in [-1, 1] (tanh).
     tta (`bool`):
-        Test-time augmentation: outputs are the mean of those of the image and of its horizontal flip, at twice the time;
-        not so in training.
+        Test-time augmentation: outputs are the mean of those of the image and of its horizontal flip, at twice the
+        time; not so in training.
 
     The rest is `SoftLabelConfig`'s.
     """

@@ -107,7 +107,8 @@ class LabelArguments:
     tta: bool = field(
         default=False,
         metadata={
-            "help": "Test-time augmentation: --ebc and --au average over each face and its horizontal flip: better scores at twice the time."
+            "help": "Test-time augmentation: --ebc and --au average over each face and its horizontal flip: better "
+            "scores at twice the time."
         },
     )
     per_device_batch_size: int = field(default=64, metadata={"help": "Faces per device and step."})

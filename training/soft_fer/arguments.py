@@ -60,7 +60,8 @@ class SoftFerArguments(NetworkArguments):
     tta: bool = field(
         default=False,
         metadata={
-            "help": "Test-time augmentation: the finished model averages over each face and its horizontal flip: better scores at twice the time."
+            "help": "Test-time augmentation: the finished model averages over each face and its horizontal flip: "
+            "better scores at twice the time."
         },
     )
     subset: list[str] = field(
