@@ -16,10 +16,10 @@ from datasets import get_dataset_config_names, get_dataset_split_names, load_dat
 
 import affectnet_plus
 from affectnet_plus import CATEGORIES, EXPRESSIONS, ReleaseError, recognise
-from affectnet_plus.check import check
-from affectnet_plus.command_line import main
+from affectnet_plus.releases.check import check
+from affectnet_plus.releases.command_line import main
 
-REPOSITORY = pathlib.Path(affectnet_plus.__file__).parents[1]
+REPOSITORY = pathlib.Path(affectnet_plus.__file__).parent
 TRAIN, VALIDATION = "human_annotated/train_set", "human_annotated/validation_set"
 UNANNOTATED = "no_human_annotated"
 
@@ -145,7 +145,7 @@ def test_each_configuration_has_its_rows_in_numeric_order(release, name, expecte
 
 def test_class_names_are_in_release_order(release):
     names = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
-    assert names == EXPRESSIONS
+    assert names == EXPRESSIONS and ", ".join(names) in " ".join(affectnet_plus.__doc__.split())
     assert load(release, split="train").features["label"].names == list(names)
     everything = load(release, "human_annotated_all", split="train")
     assert everything.features["label"].names == [*names, "none", "uncertain", "non-face"] == list(CATEGORIES)

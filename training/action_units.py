@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.expressions import listed
 from affectnet_plus.modeling import PROTOTYPES
+from affectnet_plus.releases.expressions import listed
 from affectnet_plus.training.data import Split
 
 _FILE_COLUMNS = (

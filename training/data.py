@@ -28,8 +28,8 @@ from tqdm.auto import tqdm
 
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.files import RASTER_ENDINGS, read_regular_file
 from affectnet_plus.modeling import ImageError, open_rgb
+from affectnet_plus.releases.files import RASTER_ENDINGS, read_regular_file
 from affectnet_plus.training.arguments import is_synthetic
 
 _BY_NUMBER = "number of the row"
