@@ -35,6 +35,7 @@ from datasets.table import table_cast
 _installed = Path(__file__).with_suffix("")
 __path__ = [str(_installed if (_installed / "releases").is_dir() else _installed.parent)]
 
+from affectnet_plus.releases import __version__ as __version__
 from affectnet_plus.releases import rows, skipped
 from affectnet_plus.releases.about import about
 from affectnet_plus.releases.expressions import (
@@ -55,7 +56,6 @@ from affectnet_plus.releases.ferplus import VOTES
 from affectnet_plus.releases.find import DATA_DIR_VARIABLE, LAYOUTS, find_release, is_export, recognise
 from affectnet_plus.releases.rows import Damage, ReleaseError
 
-__version__ = "0.1.0"
 __all__ = [
     "ANGLES",
     "CATEGORIES",
