@@ -522,7 +522,7 @@ def test_the_seam_in_datasets_has_not_moved(release):
         (datasets.streaming, "module._patched_for_streaming"),
         (datasets.builder, "self._download_and_prepare("),
         (datasets.builder, "self._output_dir"),
-        (datasets.builder, "self._as_dataset,"),
+        (datasets.builder, "self._as_dataset("),
     ):
         used = name in pathlib.Path(module.__file__).read_text()
         assert used, f"{module.__name__} {datasets.__version__} no longer uses {name}, as affectnet_plus.py relies on"

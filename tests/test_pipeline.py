@@ -59,7 +59,7 @@ def test_the_seams_in_transformers_have_not_moved():
         ("pipelines.base", "._sanitize_parameters(", "SoftFerPipeline"),
         ("trainer", "accepts_loss_kwargs", "SoftLabelModel"),
         ("modeling_utils", "self._init_weights(", "SoftLabelModel"),
-        ("modeling_utils", "custom_pipelines", "SoftLabelModel._add_code"),
+        ("pipelines", "config.custom_pipelines", "SoftLabelModel._add_code"),
         ("dynamic_module_utils", "auto_map", "SoftLabelModel._add_code"),
     ):
         path = Path(transformers.__file__).parent / module.replace(".", "/")
