@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from affectnet_plus import CATEGORIES, ETHNICITIES, EXPRESSIONS, GENDERS
-from affectnet_plus.processes import mapped
-from affectnet_plus.releases import UNFINISHED
+from affectnet_plus.releases.find import UNFINISHED
+from affectnet_plus.releases.processes import mapped
 
 from .action_units import ACTION_UNITS, MEAN_FACE, units_of
 from .draw import camera, draw_face

@@ -41,9 +41,9 @@ def wheel(tmp_path_factory):
     """What `pip install` of this checkout would unpack."""
     folder, root = tmp_path_factory.mktemp("wheel"), Path(__file__).parents[1]
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for part in ("affectnet_plus", "modeling", "synthetic", "training"):
+    for part in ("releases", "modeling", "synthetic", "training"):
         shutil.copytree(root / part, folder / "source" / part, ignore=ignored)
-    for part in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for part in ("affectnet_plus.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / part, folder / "source")
     flags = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder]
     subprocess.run([sys.executable, "-m", "pip", "wheel", *flags, folder / "source"], check=True)

@@ -16,10 +16,10 @@ from datasets import get_dataset_config_names, get_dataset_split_names, load_dat
 
 import affectnet_plus
 from affectnet_plus import CATEGORIES, EXPRESSIONS, ReleaseError, recognise
-from affectnet_plus.check import check
-from affectnet_plus.command_line import main
+from affectnet_plus.releases.check import check
+from affectnet_plus.releases.command_line import main
 
-REPOSITORY = pathlib.Path(affectnet_plus.__file__).parents[1]
+REPOSITORY = pathlib.Path(affectnet_plus.__file__).parent
 TRAIN, VALIDATION = "human_annotated/train_set", "human_annotated/validation_set"
 UNANNOTATED = "no_human_annotated"
 
@@ -145,7 +145,7 @@ def test_each_configuration_has_its_rows_in_numeric_order(release, name, expecte
 
 def test_class_names_are_in_release_order(release):
     names = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
-    assert names == EXPRESSIONS
+    assert names == EXPRESSIONS and ", ".join(names) in " ".join(affectnet_plus.__doc__.split())
     assert load(release, split="train").features["label"].names == list(names)
     everything = load(release, "human_annotated_all", split="train")
     assert everything.features["label"].names == [*names, "none", "uncertain", "non-face"] == list(CATEGORIES)
@@ -518,6 +518,14 @@ def test_the_seam_in_datasets_has_not_moved(release):
     ], moved.format(where="get_dataset_config_names")  # fmt: skip
     assert datasets.get_dataset_default_config_name("affectnet_plus") == "human_annotated"
     assert get_dataset_split_names("affectnet_plus", "easy", data_dir=str(release)) == ["train", "validation"]
+    for module, name in (
+        (datasets.streaming, "module._patched_for_streaming"),
+        (datasets.builder, "self._download_and_prepare("),
+        (datasets.builder, "self._output_dir"),
+        (datasets.builder, "self._as_dataset("),
+    ):
+        used = name in pathlib.Path(module.__file__).read_text()
+        assert used, f"{module.__name__} {datasets.__version__} no longer uses {name}, as affectnet_plus.py relies on"
 
 
 def test_other_names_still_lead_where_they_led(tmp_path):
@@ -543,3 +551,12 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path, capsys):
     assert stopped.value.code == 2
     shown = capsys.readouterr().err.strip().splitlines()[-1]
     assert shown.startswith("affectnet-plus: error: ") and "file" in shown
+
+
+def test_what_an_extra_is_needed_for_names_it(monkeypatch, tmp_path, capsys):
+    for name in [name for name in sys.modules if name.startswith("affectnet_plus.synthetic")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(SystemExit) as stopped:
+        main(["synthesize", str(tmp_path / "release")])
+    assert stopped.value.code == 2 and 'pip install "affectnet-plus[synthetic]"' in capsys.readouterr().err

@@ -14,8 +14,9 @@ import PIL.Image
 import pytest
 
 from affectnet_plus import EXPRESSIONS, ReleaseError
-from affectnet_plus.check import KINDS, check
-from affectnet_plus.command_line import main
+from affectnet_plus.releases.check import check
+from affectnet_plus.releases.command_line import main
+from affectnet_plus.releases.findings import KINDS
 from affectnet_plus.synthetic import synthesize
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
@@ -391,7 +392,13 @@ def test_page_and_json_say_the_same_in_any_number_of_processes(release, tmp_path
 def test_exit_status_of_a_real_process(release, tmp_path):
     def run(*arguments):
         return subprocess.run(
-            [sys.executable, "-c", "from affectnet_plus.command_line import main; main()", "check", *arguments],
+            [
+                sys.executable,
+                "-c",
+                "from affectnet_plus.releases.command_line import main; main()",
+                "check",
+                *arguments,
+            ],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             capture_output=True,
@@ -425,7 +432,9 @@ def test_exit_status_of_the_command(layouts, tmp_path, capsys):
 
 def test_an_interrupted_check_leaves_an_earlier_file_as_it_was(layouts, tmp_path, monkeypatch):
     (tmp_path / "found.json").write_text("earlier")
-    monkeypatch.setattr("affectnet_plus.check._read", lambda job: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "affectnet_plus.releases.check.check_rows", lambda job: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         check(layouts / "plus", num_proc=1, json_file=tmp_path / "found.json")
     assert [path.name for path in tmp_path.iterdir()] == ["found.json"]

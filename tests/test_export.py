@@ -19,13 +19,14 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
 import affectnet_plus
-from affectnet_plus import export as export_module
-from affectnet_plus.columns import features
-from affectnet_plus.command_line import main
-from affectnet_plus.export import export
+from affectnet_plus import features
+from affectnet_plus.releases import export as export_module
+from affectnet_plus.releases.command_line import main
+from affectnet_plus.releases.export import export
+from affectnet_plus.releases.find import is_export
 from affectnet_plus.synthetic import synthesize
 
-REPOSITORY = pathlib.Path(affectnet_plus.__file__).parents[1]
+REPOSITORY = pathlib.Path(affectnet_plus.__file__).parent
 CONFIGURATIONS = {
     "human_annotated": ["train", "validation"],
     "easy": ["train", "validation"],
@@ -95,7 +96,7 @@ def contents(folder):
 
 def run(*args, **environment):
     """`affectnet-plus`, in a process of its own."""
-    code = "import sys; from affectnet_plus.command_line import main; main(sys.argv[1:])"
+    code = "import sys; from affectnet_plus.releases.command_line import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, *map(str, args)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -342,7 +343,7 @@ def test_killed_and_run_again_it_writes_the_same_bytes(release, tmp_path):
             break
         time.sleep(0.01)
     assert not any(map(is_running, workers))
-    assert os.listdir(out) == [".unfinished"] and not affectnet_plus.builder.is_export(out)
+    assert os.listdir(out) == [".unfinished"] and not is_export(out)
     with pytest.raises(FileNotFoundError):
         load_dataset(str(out))
 

@@ -15,10 +15,10 @@ from datasets import load_dataset
 from hostile import EPS, KINDS, ghostscript, put
 
 from affectnet_plus import ReleaseError
-from affectnet_plus.check import check
-from affectnet_plus.export import export
-from affectnet_plus.files import read_regular_file
-from affectnet_plus.rows import read
+from affectnet_plus.releases.check import check
+from affectnet_plus.releases.export import export
+from affectnet_plus.releases.files import read_regular_file
+from affectnet_plus.releases.rows import read
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training.arguments import DataArguments
 from affectnet_plus.training.faces import broken_images, images_in, load_split

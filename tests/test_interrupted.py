@@ -19,8 +19,8 @@ from datasets import load_dataset
 from PIL import Image
 
 from affectnet_plus import ReleaseError, recognise
-from affectnet_plus.check import check
-from affectnet_plus.export import export
+from affectnet_plus.releases.check import check
+from affectnet_plus.releases.export import export
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.synthetic.layouts import LAYOUTS
 from affectnet_plus.training.faces import Split

@@ -20,8 +20,8 @@ from transformers import AutoModelForImageClassification, pipeline
 
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.check import check
 from affectnet_plus.modeling import FusedForImageClassification, mixed_log_odds
+from affectnet_plus.releases.check import check
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training import label
 from affectnet_plus.training.arguments import DataArguments

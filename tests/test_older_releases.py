@@ -12,8 +12,8 @@ import pytest
 from datasets import load_dataset
 
 from affectnet_plus import EXPRESSIONS, ReleaseError, find_release, recognise
-from affectnet_plus.affectnet_2017 import crop_face
-from affectnet_plus.check import check
+from affectnet_plus.releases.affectnet_2017 import crop_face
+from affectnet_plus.releases.check import check
 from affectnet_plus.synthetic import synthesize
 
 

@@ -5,11 +5,13 @@ import http.server
 import io
 import os
 import threading
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 import torch
+import transformers
 from hostile import EPS, ghostscript
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -45,6 +47,25 @@ def saved(image, format, **options) -> Image.Image:
 def same(answer, other):
     assert answer["soft_label"] == pytest.approx(other["soft_label"], abs=1e-6)
     assert answer["label"] == other["label"]
+
+
+def test_the_seams_in_transformers_have_not_moved():
+    """Those that would be missed in silence: what is imported from there says so itself."""
+    for module, name, user in (
+        ("models.auto.modeling_auto", "AutoModelForImageClassification", "affectnet_plus._make_models_known"),
+        ("pipelines", "PIPELINE_REGISTRY", "affectnet_plus._make_task_known"),
+        ("pipelines", '"_load_image_processor"', "SoftFerPipeline"),
+        ("pipelines.base", "._registered_impl = ", "modeling/register_task.py"),
+        ("pipelines.base", "._sanitize_parameters(", "SoftFerPipeline"),
+        ("trainer", "accepts_loss_kwargs", "SoftLabelModel"),
+        ("modeling_utils", "self._init_weights(", "SoftLabelModel"),
+        ("pipelines", "config.custom_pipelines", "SoftLabelModel._add_code"),
+        ("dynamic_module_utils", "auto_map", "SoftLabelModel._add_code"),
+    ):
+        path = Path(transformers.__file__).parent / module.replace(".", "/")
+        source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        moved = f"transformers {transformers.__version__} has no {name} in {module}, which {user} relies on"
+        assert name in (source.read_text() if source.exists() else ""), moved
 
 
 def test_output(fer, face):

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from affectnet_plus import CATEGORIES, ETHNICITIES, EXPRESSIONS, GENDERS
-from affectnet_plus.command_line import main
+from affectnet_plus.releases.command_line import main
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.synthetic.action_units import ACTION_UNITS, MIRROR, units_of
 from affectnet_plus.synthetic.draw import draw_face

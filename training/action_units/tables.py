@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from affectnet_plus.expressions import listed
+from affectnet_plus.releases.expressions import listed
 from affectnet_plus.training.faces import Split
 
 _FILE_COLUMNS = (

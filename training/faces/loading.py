@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.files import RASTER_ENDINGS
+from affectnet_plus.releases.files import RASTER_ENDINGS
 from affectnet_plus.training.faces.split import METADATA, NO_AFFECT, Split, broken_images, without_broken_images
 
 BY_NUMBER = "number of the row"

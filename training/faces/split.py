@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from affectnet_plus.files import read_regular_file
 from affectnet_plus.modeling import ImageError, open_rgb
+from affectnet_plus.releases.files import read_regular_file
 
 METADATA = ("subset", "age", "gender", "ethnicity", "head_pose", "landmarks_68", "landmarks_29", "valence", "arousal")
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from affectnet_plus import ANGLES, ETHNICITIES, GENDERS
-from affectnet_plus.files import read_regular_file
-from affectnet_plus.releases import UNFINISHED
-from affectnet_plus.rows import Damage, check_image
+from affectnet_plus.releases.files import read_regular_file
+from affectnet_plus.releases.find import UNFINISHED
+from affectnet_plus.releases.rows import Damage, check_image
 from affectnet_plus.training.faces import Split
 from affectnet_plus.training.metrics import ranks_of
 from affectnet_plus.training.slices import subsets_of_ranks

@@ -1,26 +1,127 @@
-"""The columns, the configurations, and `load_dataset("affectnet_plus")`."""
+"""AffectNet+: faces in the wild, each with a soft label that says how far eight expressions are present at once.
+
+    from datasets import load_dataset
+    import affectnet_plus                     # makes the dataset known to `datasets`, the models to `transformers`
+    ds = load_dataset("affectnet_plus", data_dir="/data/AffectNet+")     # or set AFFECTNET_PLUS_DIR
+    fer = pipeline("soft-fer")                                           # that of `transformers`
+
+The eight, in the order of every soft label and class index, are neutral, happy, sad, surprise, fear, disgust, anger,
+contempt. A soft label holds a confidence in [0, 1] for each; they are independent and do not sum to one.
+
+Fard, Hosseini, Sweeny, Mahoor: "AffectNet+: A Database for Enhancing Facial Expression Recognition with Soft-Labels",
+IEEE Transactions on Affective Computing, 2025, https://arxiv.org/abs/2410.22506. The images are licence-gated by the
+AffectNet team. They are read where they lie and never shipped.
+
+This file has the columns (`features`), the configurations and the builder. How the files of each release are read is in
+`affectnet_plus.releases`. Importing this imports neither PyTorch nor `transformers`.
+"""
 
 import functools
-import glob
-import hashlib
-import io
-import json
+import importlib
 import os
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import datasets
 import datasets.inspect
+import wrapt
 from datasets.builder import Key
 from datasets.load import DatasetModule
 from datasets.table import table_cast
 
-from . import affectnet_2017, affectnet_2021, columns, expressions, ferplus, files, plus, releases, rows
-from .columns import about, features
-from .expressions import CATEGORIES, EXPRESSIONS, SUBSETS
-from .releases import DATA_DIR_VARIABLE, LAYOUTS, find_release
-from .rows import PAIRS_PER_SHARD, Damage, ReleaseError
+# `affectnet_plus.releases`, `.modeling`, `.training` and `.synthetic` lie beside this file in a clone, and in a folder
+# of its name where it is installed, so that an installation takes no other name. A module with a path is a package.
+_installed = Path(__file__).with_suffix("")
+__path__ = [str(_installed if (_installed / "releases").is_dir() else _installed.parent)]
+
+from affectnet_plus.releases import __version__ as __version__
+from affectnet_plus.releases import rows, skipped
+from affectnet_plus.releases.about import about
+from affectnet_plus.releases.expressions import (
+    ANGLES,
+    CATEGORIES,
+    ETHNICITIES,
+    EXPRESSIONS,
+    GENDERS,
+    LABEL_ORDERS,
+    SUBSETS,
+    SYNONYMS,
+    convert_indices,
+    convert_names,
+    convert_scores,
+    match_expressions,
+)
+from affectnet_plus.releases.ferplus import VOTES
+from affectnet_plus.releases.find import DATA_DIR_VARIABLE, LAYOUTS, find_release, is_export, recognise
+from affectnet_plus.releases.rows import Damage, ReleaseError
+
+__all__ = [
+    "ANGLES",
+    "CATEGORIES",
+    "DATA_DIR_VARIABLE",
+    "ETHNICITIES",
+    "EXPRESSIONS",
+    "GENDERS",
+    "LABEL_ORDERS",
+    "SUBSETS",
+    "SYNONYMS",
+    "AffectNetPlus",
+    "AffectNetPlusConfig",
+    "FerPlusConfig",
+    "ReleaseError",
+    "convert_indices",
+    "convert_names",
+    "convert_scores",
+    "features",
+    "find_release",
+    "match_expressions",
+    "recognise",
+]
+
+
+def features(categories: tuple[str, ...] = EXPRESSIONS, votes: bool = False) -> datasets.Features:
+    """The columns of every configuration. What a row lacks is null.
+
+    - `image`: the face crop, 224 x 224 in AffectNet. The table holds its path, and its bytes only where the release
+      has no file of the face itself.
+    - `image_id`: N of images/N.jpg, or the row of a CSV file. It repeats across splits: a row is known by (split,
+      image_id).
+    - `label`: the human label, but that of a network in the split automatically_annotated of the release of 2017.
+      Null without any.
+    - `soft_label`: (8,) in the order of `EXPRESSIONS`, each in [0, 1] and independent: they do not sum to one.
+    - `subset`: the rank of the human label among the soft label's scores (1 easy, 2-3 challenging, 4-8 difficult).
+    - `age`: whole years. `gender`, `ethnicity`: a score in [0, 1] per class that sums to about one.
+    - `head_pose`: the released numbers, seen in [-0.45, 0.39]. Their unit is not documented; they are not degrees.
+    - `landmarks_68`, `landmarks_29`: (68, 2) and (29, 2) of (x, y), pixels of the crop; some lie outside it.
+      The 29 are null unless the file has 58 plain numbers, as their layout is not documented.
+    - `valence`, `arousal`: [-1, 1]. The release's -2 means not available and is null here.
+    - `votes` (FER+ only): how many of ten people chose each expression, "unknown" and "not a face". `soft_label` is
+      the share of each expression among the votes for one, and sums to one there.
+
+    Array2D gives whole batches of landmarks as one array, 100 times as fast as nested lists do.
+    """
+    score = datasets.Value("float32")
+    columns = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "image_id": datasets.Value("int64"),
+            "label": datasets.ClassLabel(names=list(categories)),
+            "soft_label": datasets.List(score, length=len(EXPRESSIONS)),
+            "subset": datasets.ClassLabel(names=list(SUBSETS)),
+            "age": datasets.Value("int32"),
+            "gender": dict.fromkeys(GENDERS, score),
+            "ethnicity": dict.fromkeys(ETHNICITIES, score),
+            "head_pose": dict.fromkeys(ANGLES, score),
+            "landmarks_68": datasets.Array2D((68, 2), "float32"),
+            "landmarks_29": datasets.Array2D((29, 2), "float32"),
+            "valence": score,
+            "arousal": score,
+        }
+    )
+    if votes:
+        columns["votes"] = dict.fromkeys(VOTES, datasets.Value("int32"))
+    return columns
 
 
 @dataclass
@@ -84,7 +185,7 @@ class AffectNetPlus(datasets.ArrowBasedBuilder):
     ]
     DEFAULT_CONFIG_NAME = "human_annotated"
     # Rows per record batch in the cache. The default for images, 100, is meant for embedded bytes.
-    DEFAULT_WRITER_BATCH_SIZE = PAIRS_PER_SHARD
+    DEFAULT_WRITER_BATCH_SIZE = rows.PAIRS_PER_SHARD
 
     def __init__(self, *args, config_name: str | None = None, data_dir: str | os.PathLike | None = None, **kwargs):
         # Here, so that a wrong data_dir is an error before anything else happens, and the cache knows the folder.
@@ -96,30 +197,16 @@ class AffectNetPlus(datasets.ArrowBasedBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         described = about(self.config.name)
+        categories = CATEGORIES if self.config.name == "human_annotated_all" else EXPRESSIONS
         return datasets.DatasetInfo(
             **{**described, "description": f"{described['description']}\n{self.config.description}"},
-            features=features(
-                CATEGORIES if self.config.name == "human_annotated_all" else EXPRESSIONS, self.config.name == "ferplus"
-            ),
+            features=features(categories, votes=self.config.name == "ferplus"),
         )
-
-    def _download_and_prepare(self, dl_manager, *args, **kwargs) -> None:
-        self._building = True  # in `_output_dir`, a folder that gets its name when it is whole
-        for leftover in glob.glob(os.path.join(glob.escape(self._output_dir), "skipped*")):  # of a killed build
-            os.remove(leftover)
-        super()._download_and_prepare(dl_manager, *args, **kwargs)
-        self._building = False
-        if parts := sorted(glob.glob(os.path.join(glob.escape(self._output_dir), "skipped-*"))):
-            with io.FileIO(os.path.join(self._output_dir, _SKIPPED), "w") as whole:
-                for part in parts:
-                    with io.FileIO(part) as file:
-                        whole.write(file.read())
-                    os.remove(part)
 
     def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
         generators = []
         for split, (shards, damages) in LAYOUTS[self.config.name].shards(self.config.data_dir, self.config).items():
-            self._handle(damages, split)
+            self._raise_or_skip(damages, split)
             gen_kwargs = {"shards": shards, "splits": [split] * len(shards)}
             generators.append(datasets.SplitGenerator(name=split, gen_kwargs=gen_kwargs))
         return generators
@@ -135,13 +222,13 @@ class AffectNetPlus(datasets.ArrowBasedBuilder):
                         break
                 else:
                     good.append(row)
-            self._handle(broken, split)
+            self._raise_or_skip(broken, split)
             if good:
                 # A cast only where the user passed `features` to load_dataset.
                 table = rows.table(good, own_features)
                 yield Key(index, 0), table_cast(table, self.info.features.arrow_schema)
 
-    def _handle(self, damages: list[Damage], split: str) -> None:
+    def _raise_or_skip(self, damages: list[Damage], split: str) -> None:
         if not damages:
             return
         if self.config.on_error == "raise":
@@ -150,23 +237,23 @@ class AffectNetPlus(datasets.ArrowBasedBuilder):
                 f"{damages[0]}{more}: unpack the release again or delete the files of that row, "
                 'or pass on_error="skip" to leave broken rows out.'
             )
-        if not self._building:  # a stream
-            warnings.warn(_skipped(split, map(str, damages), len(damages)), stacklevel=2)
-            return
-        # A file for each process, as several build one table.
-        with io.FileIO(os.path.join(self._output_dir, f"skipped-{os.getpid()}.jsonl"), "a") as file:
-            for damage in damages:
-                line = {"split": split, "path": damage.path, "problem": damage.what, "kind": damage.kind}
-                file.write(json.dumps(line).encode() + b"\n")
+        if self._building:
+            skipped.note(self._output_dir, split, damages)
+        else:  # a stream
+            warnings.warn(skipped.summary(split, map(str, damages), len(damages)), stacklevel=2)
+
+    def _download_and_prepare(self, dl_manager, *args, **kwargs) -> None:
+        self._building = True  # in `_output_dir`, a folder that gets its name when it is whole
+        skipped.begin(self._output_dir)
+        super()._download_and_prepare(dl_manager, *args, **kwargs)
+        self._building = False
+        skipped.finish(self._output_dir)
 
     def as_dataset(self, *args, **kwargs):
-        path = os.path.join(self._output_dir, _SKIPPED)
-        if os.path.exists(path):
-            with io.FileIO(path) as file:
-                skipped = [json.loads(line) for line in file.readall().splitlines()]
-            shown = (f"{row['path']} {row['problem']}" for row in skipped)
-            message = _skipped(self.config.data_dir, shown, len(skipped))
-            warnings.warn(f"{message} All of them: {path}", stacklevel=2)
+        if found := skipped.read(self._output_dir):
+            shown = (f"{row['path']} {row['problem']}" for row in found)
+            message = skipped.summary(self.config.data_dir, shown, len(found))
+            warnings.warn(f"{message} All of them: {skipped.path(self._output_dir)}", stacklevel=2)
         return super().as_dataset(*args, **kwargs)
 
     def _as_dataset(self, split, in_memory: bool = False) -> datasets.Dataset:
@@ -176,23 +263,20 @@ class AffectNetPlus(datasets.ArrowBasedBuilder):
         return super()._as_dataset(split, in_memory)
 
 
-_SKIPPED = "skipped.jsonl"
-
-
-def _skipped(where: str, problems: Iterable[str], count: int) -> str:
-    first = "; ".join(problem for problem, _ in zip(problems, range(3), strict=False))
-    return f"{count} broken row(s) of {where} left out: {first}{' ...' if count > 3 else ''}."
-
-
 # ---------------------------------------------------------------------------------------------------------------
 # load_dataset("affectnet_plus")
+
+# Both are part of the cache's path. The format has to become another one when the same files are read to other rows, or
+# a table of earlier rows is taken for them: tests/test_reading_format.py says when. The name is of an earlier module.
+READING_FORMAT = "f86340b42b1c596b"
+_CACHE_NAME = "builder"
 
 # `datasets` replaces `open`, `os.path.join` and the like in a builder's module by versions that take URLs, and imports
 # scipy.io and pandas for it: nine tenths of the time of loading from the cache. There is no URL here to be taken.
 _patched_for_streaming = True
 
 
-def register() -> None:
+def _register() -> None:
     """Makes `datasets` find the builder by its bare name, from any working directory.
 
     `datasets` 5 has no loading scripts and no public registry. Every way in (`load_dataset`,
@@ -212,28 +296,25 @@ def register() -> None:
             return factory(f"./{path}", revision, *args, **kwargs)
         if revision is not None or kwargs.get("data_files") is not None:
             raise ReleaseError("affectnet_plus reads a folder: name it by data_dir, without revision or data_files.")
-        return DatasetModule(__name__, _source_hash(), builder_kwargs={})
+        return DatasetModule(__name__, READING_FORMAT, builder_kwargs={"dataset_name": _CACHE_NAME})
 
     dataset_module_factory.knows_affectnet_plus = True
     for module in (datasets.load, datasets.inspect):
         module.dataset_module_factory = dataset_module_factory
 
 
-def is_export(folder: str) -> bool:
-    """Whether `affectnet-plus export` has written this folder."""
-    return os.path.isfile(os.path.join(folder, "README.md")) and bool(
-        glob.glob(os.path.join(glob.escape(folder), "*", "*.parquet"))
-    )
+_register()
 
 
-_READERS = (columns, expressions, files, releases, rows, plus, affectnet_2021, affectnet_2017, ferplus)
+# ---------------------------------------------------------------------------------------------------------------
+# AutoModelForImageClassification.from_pretrained(...), pipeline("soft-fer")
 
 
-@functools.cache
-def _source_hash() -> str:
-    """Part of the cache's path: what another version of these files has read is not what this one would read."""
-    digest = hashlib.sha256()
-    for name in (__file__, *(m.__file__ for m in _READERS)):
-        with io.FileIO(name) as source:
-            digest.update(source.readall())
-    return digest.hexdigest()[:16]
+@wrapt.when_imported("transformers.models.auto.modeling_auto")
+def _make_models_known(_) -> None:
+    importlib.import_module("affectnet_plus.modeling")
+
+
+@wrapt.when_imported("transformers.pipelines")
+def _make_task_known(_) -> None:
+    importlib.import_module("affectnet_plus.modeling.register_task")

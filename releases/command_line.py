@@ -47,8 +47,11 @@ def _add_synthesize(commands) -> None:
 
 
 def _synthesize(root: str, **options) -> None:
-    from affectnet_plus.synthetic import synthesize  # here, because drawing needs libraries that reading does not
-
+    try:  # here, because drawing needs libraries that reading does not
+        from affectnet_plus.synthetic import synthesize
+    except ModuleNotFoundError as error:
+        cure = 'pip install "affectnet-plus[synthetic]"'
+        raise ValueError(f"Drawing faces needs {error.name}, which is not installed: {cure}.") from error
     synthesize(root, **options)
 
 

@@ -19,12 +19,11 @@ from huggingface_hub import DatasetCard, HfApi, constants, get_token
 from huggingface_hub.errors import HTTPError, RepositoryNotFoundError  # the former is httpx's or httpx2's
 from tqdm import tqdm
 
-from .builder import is_export
-from .columns import features
-from .dataset_card import dataset_card
+from . import skipped
+from .dataset_card import dataset_card, with_labels
 from .expressions import EXPRESSIONS
+from .find import UNFINISHED, is_export, recognise
 from .processes import mapped
-from .releases import UNFINISHED, recognise
 from .rows import Damage, ReleaseError, check_image, read
 
 ROWS_PER_FILE = 10_000  # 90 MB of faces of 224 x 224
@@ -113,8 +112,8 @@ def _export(root: str | os.PathLike, out: str, on_error: str, num_proc: int, row
     os.replace(os.path.join(unfinished, "new"), os.path.join(unfinished, _STATE))
     _write(out, files, num_proc)
 
-    skipped = sum(map(_num_skipped, builders))
-    card = dataset_card(release, config_name, {file.name: _place(out, file.name) for file in files}, skipped)
+    num_skipped = sum(len(skipped.read(builder.cache_dir)) for builder in builders)
+    card = dataset_card(release, config_name, {file.name: _place(out, file.name) for file in files}, num_skipped)
     card.save(os.path.join(unfinished, "README.md"))
     # The card first: from then on `datasets` misses what is not there, and does not take the rest for all there is.
     for name in ("README.md", *dict.fromkeys(file.name.split("/")[0] for file in files)):
@@ -124,7 +123,8 @@ def _export(root: str | os.PathLike, out: str, on_error: str, num_proc: int, row
         os.remove(os.path.join(unfinished, name))
     os.rmdir(unfinished)
     num_rows = sum(len(file.rows) for file in files)
-    print(f"{out}: {num_rows:,} rows in {len(files):,} files." + f" {skipped:,} broken rows left out." * bool(skipped))
+    left_out = f" {num_skipped:,} broken rows left out." if num_skipped else ""
+    print(f"{out}: {num_rows:,} rows in {len(files):,} files.{left_out}")
 
 
 def _sources(release: str, config_name: str) -> list[str]:
@@ -140,8 +140,9 @@ def _files(builder: datasets.DatasetBuilder, rows_per_file: int) -> Iterator[_Fi
         kinds = {builder.config.name: (rows, rows.features)}
         if builder.config.name == "human_annotated_all":
             is_expression = rows.data["label"].to_numpy() < len(EXPRESSIONS)
+            of_expressions = with_labels(rows.features, EXPRESSIONS)
             kinds = {
-                "human_annotated": (rows.select(np.flatnonzero(is_expression)), features()),
+                "human_annotated": (rows.select(np.flatnonzero(is_expression)), of_expressions),
                 "without_expression": (rows.select(np.flatnonzero(~is_expression)), rows.features),
             }
         for folder, (rows_of_kind, own_features) in kinds.items():
@@ -150,12 +151,6 @@ def _files(builder: datasets.DatasetBuilder, rows_per_file: int) -> Iterator[_Fi
                 name = f"{folder}/{split}-{index:05d}-of-{len(starts):05d}.parquet"
                 end = min(start + rows_per_file, len(rows_of_kind))
                 yield _File(name, rows_of_kind.select(range(start, end)), own_features)
-
-
-def _num_skipped(builder: datasets.DatasetBuilder) -> int:
-    with contextlib.suppress(FileNotFoundError), open(os.path.join(builder.cache_dir, "skipped.jsonl"), "rb") as file:
-        return sum(1 for _ in file)
-    return 0
 
 
 def _refuse_other(out: str, state: dict) -> None:

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from .columns import about, features
+from .about import about
 from .expressions import CATEGORIES, EXPRESSIONS, SUBSETS
-from .releases import LAYOUTS
+from .find import LAYOUTS
 
 _TEXT = """
 # {title}
@@ -175,6 +175,11 @@ def dataset_card(release: str, config_name: str, files: dict[str, str], skipped:
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n{text}")
 
 
+def with_labels(features: datasets.Features, names: tuple[str, ...]) -> datasets.Features:
+    """The same columns with other classes."""
+    return datasets.Features({**features, "label": datasets.ClassLabel(names=list(names))})
+
+
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
@@ -228,8 +233,9 @@ def _info(name: str, splits: dict[str, list[str]], parts: dict[tuple[str, str], 
         # Of a subset the bytes are not known but its share of the rows, all of one size.
         num_bytes = sum(rows.num_bytes * number // rows.number() for rows, number in zip(kinds, numbers, strict=True))
         infos.add(datasets.SplitInfo(split, num_bytes=num_bytes, num_examples=sum(numbers)))
+    own_features = next(iter(read.values()))[0].features
     return datasets.DatasetInfo(
-        features=features(CATEGORIES) if name == "human_annotated_all" else next(iter(read.values()))[0].features,
+        features=with_labels(own_features, CATEGORIES) if name == "human_annotated_all" else own_features,
         splits=infos,
         download_size=sum(rows.size for kinds in read.values() for rows in kinds),
         dataset_size=sum(info.num_bytes for info in infos.values()),
@@ -263,6 +269,8 @@ def _tables(parts: dict[tuple[str, str], _Rows]) -> str:
 
 def _columns(config_name: str) -> str:
     """The list of columns in the docstring of `features`, but `image`, which is another thing here."""
+    from affectnet_plus import features  # here: that file is above this folder, and imports from it
+
     listed = re.search(r"(?s)- `image_id`.*?(?=\n- `votes`|\n\n)", inspect.getdoc(features))[0]
     votes = '\n- `votes`: how many of ten people chose each expression, "unknown" and "not a face".'
     return listed.replace("of `EXPRESSIONS`", "above") + votes * (config_name == "ferplus")

@@ -7,6 +7,7 @@
 - `times(release, config)`: changes whenever a table made of these files would.
 """
 
+import glob
 import os
 from types import ModuleType
 
@@ -84,6 +85,13 @@ def recognise(data_dir: str | os.PathLike | None = None) -> tuple[str, str]:
     raise ReleaseError(
         f"{folder} is no release known here. Looked for, in it and in the folders right inside it: {known}. "
         f"Found there: {_shown(entries)}."
+    )
+
+
+def is_export(folder: str) -> bool:
+    """Whether `affectnet-plus export` has written this folder."""
+    return os.path.isfile(os.path.join(folder, "README.md")) and bool(
+        glob.glob(os.path.join(glob.escape(folder), "*", "*.parquet"))
     )
 
 
