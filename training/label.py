@@ -58,7 +58,7 @@ from affectnet_plus.training.evidence import PRECISION, fit_precision, posterior
 from affectnet_plus.training.experts import check_outputs, main_process_prepares, share_contents
 from affectnet_plus.training.fusion import calibrate_to, fit_fusion, fused_model
 from affectnet_plus.training.metrics import js_divergence, ranks_of
-from affectnet_plus.training.slices import subsets_of_ranks
+from affectnet_plus.training.metrics.slices import subsets_of_ranks
 from affectnet_plus.training.write_release import check_target, write_release
 
 SCORES = ("ebc", "au", "soft_label")

@@ -58,7 +58,7 @@ from affectnet_plus.training.experts import (
 )
 from affectnet_plus.training.initial_weights import normalization_of_start
 from affectnet_plus.training.metrics import HumanLabels, ValenceArousal, defined, js_divergence
-from affectnet_plus.training.report import write_comparison
+from affectnet_plus.training.reports import write_comparison
 
 PART = "all"  # expressions at once
 SOFT_LABELS_COLUMNS = ("posterior", "soft_label", "ebc", "au")
