@@ -119,6 +119,7 @@ def draw(faces: list, titles: list[str], predictions: list[dict], truths: list, 
         bars.set_yticks(places, EXPRESSIONS, fontsize=8)
         bars.set_xlim(0, 1)
         bars.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=7)
+        bars.set_xlabel("score", fontsize=8)
         bars.invert_yaxis()
         bars.spines[["top", "right"]].set_visible(False)
     meanings = {figures.BLUE: "predicted soft label"} | ({figures.ORANGE: truth_name} if truth_name else {})

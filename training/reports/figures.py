@@ -13,7 +13,7 @@ from affectnet_plus import EXPRESSIONS, SUBSETS
 
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"  # Okabe and Ito's, told apart by colour-blind people
 SUBSET_COLOURS = dict(zip(SUBSETS, (BLUE, "#56B4E9", ORANGE), strict=True))
-_STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "affectnet-plus"}
+_STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "affectnet-plus"}
 
 
 def image_of(figure: Figure) -> str:
@@ -39,8 +39,8 @@ def confusion_matrix(confusion: np.ndarray) -> Figure:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for i, j in np.ndindex(shares.shape):
             if not np.isnan(shares[i, j]):
-                colour = "white" if shares[i, j] > 0.55 else "black" if shares[i, j] >= 0.005 else "#bbbbbb"
-                axes.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", color=colour, fontsize=8)
+                colour = "white" if shares[i, j] > 0.55 else "black" if shares[i, j] >= 0.005 else "#8a8a8a"
+                axes.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", color=colour, fontsize=9)
         axes.set_xticks(range(len(EXPRESSIONS)), EXPRESSIONS, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(EXPRESSIONS)), EXPRESSIONS)
         axes.set_xlabel("predicted label")
@@ -66,7 +66,7 @@ def subset_shares(counts: np.ndarray) -> Figure:
             for place, start, width in zip(places, left, share, strict=True):
                 if width >= 9:
                     ink = "white" if colour == BLUE else "black"
-                    axes.text(start + width / 2, place, f"{width:.0f}", ha="center", va="center", fontsize=8, color=ink)
+                    axes.text(start + width / 2, place, f"{width:.0f}", ha="center", va="center", fontsize=9, color=ink)
             left += share
         axes.set_yticks(places, [f"{name} ({n:,})" for name, n in zip(EXPRESSIONS, counts.sum(axis=1), strict=True)])
         axes.invert_yaxis()
@@ -148,5 +148,5 @@ def valence_arousal_plane(
         axes.set_aspect("equal")
         axes.set_xlabel("valence")
         axes.set_ylabel("arousal")
-        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return figure

@@ -14,7 +14,7 @@ from . import figures, pages
 
 _SMALL = 30  # rows, below which a slice says too little to be compared
 _HEADLINE = ("accuracy", "macro_f1", "js_divergence", "ece")
-_OF_SLICES = {key: CARD_METRICS[key] for key in ("macro_f1", "js_divergence")} | {"top1": "top-1 agreement"}
+_OF_SLICES = {key: CARD_METRICS[key] for key in ("macro_f1", "js_divergence")} | {"top1": "top-1"}
 
 
 def write_report(
@@ -53,7 +53,7 @@ def write_report(
         of_own_scores=source == OWN_SCORES,
         subset_shares=figures.image_of(figures.subset_shares(_counts(split.labels, subset))),
         faces=_faces(split, scores, ground_truth, num_faces),
-        reliability=_reliability(scores, split, ground_truth),
+        reliability=_reliability(scores, split, ground_truth, result["expressions"]),
         plane=_plane(split, predicted, affect),
         slices=[_slice(by, groups) for by, groups in result["slices"].items()],
         small=_SMALL,
@@ -136,11 +136,13 @@ def _faces(split: Split, scores: np.ndarray, ground_truth: np.ndarray | None, nu
     return {kind: faces for kind, faces in found.items() if faces}
 
 
-def _reliability(scores: np.ndarray, split: Split, ground_truth: np.ndarray | None) -> dict[str, str]:
+def _reliability(
+    scores: np.ndarray, split: Split, ground_truth: np.ndarray | None, expressions: list[str]
+) -> dict[str, str]:
     """{expression: figure}"""
     truth = np.eye(len(EXPRESSIONS))[split.labels] if ground_truth is None else ground_truth
-    columns = zip(EXPRESSIONS, scores.T, truth.T, strict=True)
-    return {name: figures.image_of(figures.reliability_diagram(score, true)) for name, score, true in columns}
+    columns = ((name, i) for i, name in enumerate(EXPRESSIONS) if name in expressions)
+    return {name: figures.image_of(figures.reliability_diagram(scores[:, i], truth[:, i])) for name, i in columns}
 
 
 def _plane(split: Split, predicted: np.ndarray, affect: np.ndarray) -> str | None:
