@@ -26,8 +26,8 @@ demo: .venv/installed
 	$(MAKE) --no-print-directory --jobs 2 demo-fold-0 demo-fold-1
 	$(LAUNCH) training/label.py --data_dir demo/AffectNet+ --ebc demo/ebc --au demo/au --prior validation \
 		--output_dir demo/soft
-	$(BIN)/python training/show_suspects.py --data_dir demo/AffectNet+ --soft_labels demo/soft \
-		--output_file demo/suspects.html
+	$(BIN)/python training/show_label_errors.py --data_dir demo/AffectNet+ --soft_labels demo/soft \
+		--output_file demo/label_errors.html
 	$(LAUNCH) training/train_soft_fer.py $(TRAIN) --soft_labels demo/soft --target distribution --valence_arousal \
 		--backbone test_resnet --init_from demo/ebc/fold-0 --num_train_epochs 8 \
 		--output_dir demo/soft_fer

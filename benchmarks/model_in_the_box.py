@@ -29,8 +29,8 @@ from transformers import AutoConfig, AutoModelForImageClassification, pipeline
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
 from affectnet_plus.modeling import IN_THE_BOX
 from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.evaluate_model import measure
 from affectnet_plus.training.faces import Split, load_split
+from affectnet_plus.training.metrics.evaluation import measure
 
 TRAINING = Path(__file__).parents[1] / "training"
 RESULT = Path(__file__).parent / "results" / "model_in_the_box.json"
@@ -63,7 +63,7 @@ What it cannot do: it has seen few faces of disgust (0.6 %) and contempt (0.6 %)
 upright face crop with little around it, finds no faces itself, and sees no more of a photograph than 48 x 48 grey
 pixels. FER2013 does not say who is shown: how its figures differ with age, gender or skin has not been measured. Do not
 decide about people by it."""
-FIGURES = ("accuracy", "macro_f1", "js", "kl", "ece", "mae", "spearman", "top2", "recall", "intervals")
+FIGURES = ("accuracy", "macro_f1", "js_divergence", "kl", "ece", "mae", "spearman", "top2", "recall", "intervals")
 
 
 def main():
@@ -139,7 +139,7 @@ def measure_box(box: Path, report: Path, split: Split, unseen: np.ndarray) -> di
         network = milliseconds(lambda row: fer.model(pixel_values[row : row + 1]))
     return {
         **{name: result[name] for name in FIGURES},
-        "without_faces_of_train": {name: of_unseen[name] for name in ("rows", "accuracy", "macro_f1", "js")},
+        "without_faces_of_train": {name: of_unseen[name] for name in ("rows", "accuracy", "macro_f1", "js_divergence")},
         "parameters": sum(weights.numel() for weights in fer.model.parameters()),
         "megabytes": round((box / "model.safetensors").stat().st_size / 1e6, 2),
         "ms_a_face": {"network": network, "pipeline": milliseconds(lambda row: fer(split.image(row)))},

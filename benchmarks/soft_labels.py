@@ -89,7 +89,7 @@ ROWS = {  # of the tables
     "posterior": "**the same and the human label: posterior**",
     "posterior_fitted": "posterior, precision fitted on validation",
 }
-FIGURES = {"mae": "MAE", "js": "JS", "top1": "top-1", "top2": "top-2", "spearman": "Spearman", "ece": "ECE"}
+FIGURES = {"mae": "MAE", "js_divergence": "JS", "top1": "top-1", "top2": "top-2", "spearman": "Spearman", "ece": "ECE"}
 FIGURES |= {"ece_labels": "ECE to the human label", "auroc": "AUROC"}
 
 
@@ -253,8 +253,9 @@ def measure_folds(run: "Runner", data: list, rows: int | None) -> dict:
 
     result = {"train": compared(wanted), "precision": PRECISION, "precision_fitted": fitted}
     result["js_by_human_share"] = {
-        f"{share:.1f}": figures(posterior_of(scores["cross_fitted"], train.labels, 1 / share - 1), train)["js"]
+        f"{share:.1f}": figures(posterior, train)["js_divergence"]
         for share in np.arange(1, 11) / 10
+        for posterior in [posterior_of(scores["cross_fitted"], train.labels, 1 / share - 1)]
     }
     is_wrong = train.labels != train.soft_labels.argmax(axis=1)
     if is_wrong.any():  # FER+'s label is that of most votes
@@ -266,7 +267,7 @@ def measure_folds(run: "Runner", data: list, rows: int | None) -> dict:
 
 
 def auroc_of_margin(scores: np.ndarray, labels: np.ndarray, is_wrong: np.ndarray) -> float:
-    """How well wrong labels are found by what show_suspects.py goes by: how far they are below the highest score."""
+    """How well wrong labels are found by the margin of show_label_errors.py: highest score minus their own."""
     margin = scores.max(axis=1) - scores[np.arange(len(labels)), labels]
     return round(float(roc_auc_score(is_wrong, margin)), 5)
 

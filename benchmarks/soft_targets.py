@@ -32,7 +32,7 @@ TARGETS = {
     "posterior": "the same and the human label: posterior",
 }
 COLUMNS = {"made": "soft_label", "posterior": "posterior"}  # of label.py
-FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "js": "JS", "ece": "ECE"}
+FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "js_divergence": "JS", "ece": "ECE"}
 
 
 def main():

@@ -1,107 +1,112 @@
-"""The text of a model's card, from nothing but its config."""
+"""The card of a model, from nothing but its config."""
 
+import re
+from pathlib import Path
+
+import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .backbone import backbones_of
 from .configuration_soft_label import ID2LABEL
 
-_TEXT = """
-# {title}
-
-How far each of {count} expressions is present in a face at once: {expressions}.
-`logits` are in this order; their sigmoid is the soft label. {sum}
-
-```python
-import affectnet_plus  # this package; or trust_remote_code=True below, where this repository holds the code
-from transformers import pipeline
-
-fer = pipeline("soft-fer", model="{repo_id}")
-fer("face.jpg")
-```
-
-Input: a face crop, RGB, scaled to {size} x {size} pixels, to [0, 1], then normalised with mean {mean} and standard
-deviation {std}{then}. No face detector is included.
-{prior}{notes}
-## Method
-
-{method}
-
-## Training
-
-{training}
-
-## Limits
-
-Scores describe how a face *looks to annotators*, not what a person feels.{fitted} A model learns its data's imbalance
-of age, gender, ethnicity and head pose. AffectNet and AffectNet+ are licensed for research by their authors; weights
-trained on them may fall under that licence.
-
-Reference: Fard, Hosseini, Sweeny, Mahoor, "AffectNet+: A Database for Enhancing Facial Expression Recognition with
-Soft-Labels", IEEE Transactions on Affective Computing, 2025, https://arxiv.org/abs/2410.22506.
-"""
-
-CARD_METRICS = {  # of evaluate_model.py, for the model-index
+_TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+CARD_METRICS = {  # of evaluate_model.py, by their names in metrics.json and on every page and card
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
-    "js": "Jensen-Shannon divergence, nats",
-    "mae": "mean absolute error of the soft labels",
-    "ece": "expected calibration error of the soft labels",
+    "js_divergence": "JS divergence (nats)",
+    "mae": "mean absolute error",
+    "ece": "expected calibration error (ECE)",
 }
+_OF_SOFT_LABELS = ("js_divergence", "mae", "ece")
 _TITLES = {
     "affectnet_plus_ebc": "AffectNet+ EBC",
     "affectnet_plus_au": "AffectNet+ AU experts",
     "affectnet_plus_fused": "AffectNet+ soft labels: EBC and AU experts, fused",
     "affectnet_plus_soft_fer": "AffectNet+ Soft-FER",
 }
-_METHODS = {
-    "affectnet_plus_ebc": """EBC, ensemble of binary classifiers (AffectNet+, Fig. 2): per expression
-{backbones}, each one-vs-rest. How they are combined is affectnet-plus's own choice, not the paper's: log-odds =
-weighted mean of the classifiers' log-odds / temperature + shift, fitted on validation.""",
-    "affectnet_plus_au": """AU-based classifier (AffectNet+, Fig. 3): per expression one multi-head {backbones} that
-learns action units and the expression together, one-vs-rest. Which units is affectnet-plus's own choice, not the
-paper's (EMFACS): {units}. So is the calibration: log-odds / temperature + shift, fitted on validation.""",
-    "affectnet_plus_fused": """The AffectNet+ labeller: for each expression an EBC (Fig. 2; {backbones}) and
-an AU expert (Fig. 3; {au_backbone}). How they are fused is affectnet-plus's own choice, not the paper's: score =
-w * EBC + (1 - w) * AU, each calibrated (log-odds / temperature + shift), all fitted on validation.""",
-    "affectnet_plus_soft_fer": """One network ({backbones}), one output per expression, trained under a
-{activation}{affect}. It is affectnet-plus's own model, not the paper's.""",
+_AFFECTNET = "http://mohammadmahoor.com/pages/databases/affectnet/"
+_FERPLUS = "https://github.com/microsoft/FERPlus"
+_LICENCES = {  # by how the names of data begin
+    "affectnet": {"license": "other", "license_name": "affectnet", "license_link": _AFFECTNET},
+    ("ferplus", "fer_plus"): {"license": "other", "license_name": "ferplus", "license_link": _FERPLUS},
 }
 
 
-def model_card(config, repo_id: str = "path/to/this/folder") -> ModelCard:
-    """A `huggingface_hub.ModelCard` for the model that `config` describes; `repo_id` goes into its example."""
+def model_card(config, repo_id: str = "user/name") -> ModelCard:
+    """The card of a model.
+
+    Code that was pushed with a model has no template beside it: there the text is that of huggingface_hub's own
+    template, to be filled in, under the same metadata.
+
+    Args:
+        config: of any of our models.
+        repo_id: its repository on the Hub, for the example.
+    """
+    parts = _parts(config)
+    datasets = sorted(
+        {_hub_name(record["data"]) for part in parts for record in part.training.values() if record.get("data")}
+    )
     data = ModelCardData(
+        **_licence(datasets),
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["facial-expression-recognition", "soft-labels", "affectnet-plus"],
+        datasets=datasets or None,
+        base_model=_base_models(parts) or None,
         model_name=_TITLES[config.model_type],
         eval_results=_evaluation_results(config.evaluation),
     )
-    activation = getattr(config, "activation", "sigmoid")
-    affect = ", and two for valence and arousal (tanh)" if getattr(config, "valence_arousal", False) else ""
-    text = _TEXT.format(
-        title=_TITLES[config.model_type],
+    return ModelCard.from_template(
+        data,
+        template_path=_TEMPLATE if _TEMPLATE.is_file() else None,
+        config=config,
+        model_id=_TITLES[config.model_type],
         repo_id=repo_id,
-        count=len(config.expressions),
-        expressions=", ".join(config.expressions),
-        size=config.image_size,
-        mean=list(config.image_mean),
-        std=list(config.image_std),
-        then=_then(config),
-        sum="They sum to one." if activation == "softmax" else "The scores are independent and do not sum to one.",
-        method=_METHODS[config.model_type].format(
-            backbones=", ".join(backbones_of(getattr(config, "ebc", config))),
-            au_backbone=", ".join(backbones_of(getattr(config, "au", config))),
-            units=_units(config),
-            activation=activation,
-            affect=affect,
-        ),
-        prior=_prior(config),
-        notes=f"\n{config.notes}\n" if config.notes else "",
+        expressions=[_escaped(name) for name in config.expressions],
+        activation=getattr(config, "activation", "sigmoid"),
+        preprocessing=_preprocessing(config),
+        calibrated=bool(parts[0].calibration),
+        prior=", ".join(f"{_escaped(name)} {prior:.4f}" for name, prior in (config.prior or {}).items()),
+        backbones=", ".join(backbones_of(parts[0])),
+        au_backbones=", ".join(backbones_of(parts[-1])),
+        action_units=_action_units(config),
         training=_training(config),
-        fitted=f" Figures on validation come from the rows on which {fitted}." if (fitted := _fitted(config)) else "",
+        fitted=_fitted(config),
     )
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}")
+
+
+def _parts(config) -> list:
+    """The configs of a fused model's experts; of any other, its own."""
+    return [config.ebc, config.au] if hasattr(config, "ebc") else [config]
+
+
+def _escaped(text: str) -> str:
+    """Text in which nothing is Markdown or HTML."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(str(text).split()))
+
+
+def _hub_name(data: str) -> str:
+    """What a dataset is called in metadata, where the Hub refuses other characters than those of its ids."""
+    return data if "/" in data else re.sub(r"[^\w.-]+", "-", data.lower().replace("+", "_plus")).strip("-")
+
+
+def _licence(datasets: list[str]) -> dict[str, str]:
+    """That of the data; ours, where a model has seen no other faces than those that we draw."""
+    for start, licence in _LICENCES.items():
+        if any(name.startswith(start) for name in datasets):
+            return licence
+    return {"license": "apache-2.0" if all(name.startswith("synthetic-affectnet") for name in datasets) else "unknown"}
+
+
+def _base_models(parts: list) -> list[str]:
+    """timm's repositories whose weights the backbones were started from."""
+    names = {
+        name: timm.get_pretrained_cfg(name, allow_unregistered=True)
+        for part in parts
+        if any(record.get("pretrained") for record in part.training.values())
+        for name in backbones_of(part)
+    }
+    return [found.hf_hub_id for found in names.values() if found is not None and found.hf_hub_id]
 
 
 def _evaluation_results(evaluation: dict) -> list[EvalResult] | None:
@@ -112,15 +117,16 @@ def _evaluation_results(evaluation: dict) -> list[EvalResult] | None:
         "task_type": "image-classification",
         "task_name": "facial expression recognition",
         "dataset_name": f"{evaluation.get('data')}, {evaluation.get('rows'):,} faces{among}" if evaluation else "",
-        "dataset_type": str(evaluation.get("data", "")).lower().replace("+", "_plus"),
+        "dataset_type": _hub_name(str(evaluation.get("data", ""))),
         "dataset_config": evaluation.get("data_config"),
         "dataset_split": evaluation.get("split"),
     }
+    against = f", against {evaluation['ground_truth']}" if evaluation.get("ground_truth") else ""
     return [
         EvalResult(
             **of_data,
             metric_type=key,
-            metric_name=_with_truth(name, key, evaluation),
+            metric_name=name + against * (key in _OF_SOFT_LABELS),
             metric_value=evaluation[key],
         )
         for key, name in names.items()
@@ -128,11 +134,8 @@ def _evaluation_results(evaluation: dict) -> list[EvalResult] | None:
     ] or None
 
 
-def _with_truth(name: str, key: str, evaluation: dict) -> str:
-    return f"{name}, against {evaluation['truth']}" if key in ("js", "mae", "ece") and evaluation.get("truth") else name
-
-
-def _then(config) -> str:
+def _preprocessing(config) -> list[str]:
+    """What the model does to an image, a sentence each."""
     steps = []
     if config.grayscale:
         steps.append("The model sees nothing but its luminance")
@@ -142,7 +145,7 @@ def _then(config) -> str:
         steps.append(f"It is enlarged to {config.network_size} x {config.network_size} pixels inside the model")
     renormalized = [
         f"{name} {trained['mean']} and {trained['std']}"
-        for part in ((config.ebc, config.au) if hasattr(config, "ebc") else (config,))
+        for part in _parts(config)
         for name, trained in zip(backbones_of(part), part.backbone_normalization or [], strict=False)
         if trained and not config.per_image_standardization
     ]
@@ -153,7 +156,7 @@ def _then(config) -> str:
         )
     if getattr(config, "tta", False):
         steps.append("Scores are the mean over the image and its horizontal flip (test-time augmentation)")
-    return "".join(f". {step}" for step in steps)
+    return steps
 
 
 def _prior(config) -> str:
@@ -173,16 +176,16 @@ def _prior(config) -> str:
 def _fitted(config) -> str:
     """What was decided on validation."""
     if config.model_type != "affectnet_plus_soft_fer":
-        parts = [config.ebc, config.au] if hasattr(config, "ebc") else [config]
-        best_by = {record.get("metric_for_best_model") for part in parts for record in part.training.values()}
+        best_by = {record.get("metric_for_best_model") for part in _parts(config) for record in part.training.values()}
         return "the calibration was fitted" + " and the epochs were chosen" * bool(best_by - {None, "last"})
     best_by = config.training.get("all", {}).get("metric_for_best_model")
     return f"the epoch was chosen, by {best_by}" if best_by else ""
 
 
-def _units(config) -> str:
+def _action_units(config) -> str:
     units = getattr(config, "action_units", {})
-    return "; ".join(f"{name} {' '.join(map(str, units[name]))}" for name in config.expressions if name in units)
+    listed = [f"{_escaped(name)} {' '.join(map(str, units[name]))}" for name in config.expressions if name in units]
+    return "; ".join(listed)
 
 
 def _training(config) -> str:
@@ -200,17 +203,20 @@ def _training(config) -> str:
         values = [figures.get("auroc"), figures.get("average_precision")]
         values += fitted.get("backbone_weights", [])[: len(weights)]
         values += [fitted.get("temperature"), fitted.get("log_odds_shift")]
-        rows.append(f"| {name} | " + " | ".join("-" if v is None else f"{v:.3f}" for v in values) + " |")
+        rows.append(f"| {_escaped(name)} | " + " | ".join("-" if v is None else f"{v:.3f}" for v in values) + " |")
     settings = config.training.get(config.expressions[0], {})
     lines = _lines({key: value for key, value in settings.items() if key not in ("auroc", "average_precision")})
-    return "\n".join(["On validation, one-vs-rest:", "", *rows, "", f"Settings ({config.expressions[0]}):", "", lines])
+    return "\n".join(
+        ["On validation, one-vs-rest:", "", *rows, "", f"Settings ({_escaped(config.expressions[0])}):", "", lines]
+    )
 
 
 def _lines(settings: dict) -> str:
-    return "\n".join(f"- {key}: {value}" for key, value in settings.items())
+    """As code, in which nothing is Markdown."""
+    return "\n".join(["```text", *(f"{key}: {' '.join(str(value).split())}" for key, value in settings.items()), "```"])
 
 
 def _training_of_fused(config) -> str:
     rows = ["| expression | weight of the EBC |", "|---|---|"]
-    rows += [f"| {name} | {config.ebc_weights.get(name, 0.5):.3f} |" for name in config.expressions]
+    rows += [f"| {_escaped(name)} | {config.ebc_weights.get(name, 0.5):.3f} |" for name in config.expressions]
     return "\n\n".join(["\n".join(rows), "### EBC", _training(config.ebc), "### AU experts", _training(config.au)])

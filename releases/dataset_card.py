@@ -16,59 +16,7 @@ from .about import about
 from .expressions import CATEGORIES, EXPRESSIONS, SUBSETS
 from .find import LAYOUTS
 
-_TEXT = """
-# {title}
-
-{description}{drawn}
-
-## Licence and access
-
-What `affectnet-plus`, the package that wrote these files, says of the data:
-
-> {licence}
-
-These files hold the images, so the same terms apply to them: {homepage}. **Do not make them public.**
-
-## Loading
-
-`datasets` reads this folder on its own.
-
-```python
-from datasets import load_dataset
-
-ds = load_dataset("path/to/this/folder", "{default}")
-stream = load_dataset("path/to/this/folder", "{default}", split="{split}", streaming=True)
-```
-
-{configurations}
-
-## Rows
-
-{origin}
-
-{tables}
-
-## Labels
-
-`label` is numbered in this order: {labels}.
-`soft_label` holds one number for each of the first eight, in the same order. Other datasets number their expressions
-otherwise: match them by name.
-
-## Soft labels
-
-{soft_labels}
-
-## Columns
-
-- `image`: the face as an encoded image, which is its file byte for byte where the release has one, and the file's name.
-{columns}
-
-## Citation
-
-```bibtex
-{citation}
-```
-"""
+_TEMPLATE = os.path.join(os.path.dirname(__file__), "dataset_card.md.jinja")
 
 _CONFIGURATIONS = {
     "human_annotated": "rows with one of the eight expressions.",
@@ -94,10 +42,6 @@ is null.""",
 }
 _NO_SOFT_LABELS = "This release has none: `soft_label` and `subset` are null."
 
-_DRAWN = """\
-The faces of this copy are drawn, not photographed, and so are all values: it is a synthetic stand-in made by
-`affectnet-plus synthesize`. What is said here of the real release's licence does not apply to it."""
-
 _PROMPT = """\
 AffectNet and AffectNet+ are given by their authors, for research only and on a signed agreement. Ask for access \
 only if you have signed the AffectNet agreement yourself: {homepage}"""
@@ -118,7 +62,14 @@ class _Rows:
 
 
 def dataset_card(release: str, config_name: str, files: dict[str, str], skipped: int) -> DatasetCard:
-    """The card of an export. `files`: {"folder/split-00000-of-00001.parquet": where it lies now}."""
+    """The card of an export.
+
+    Args:
+        release: folder of the release.
+        config_name: configuration that reads it.
+        files: {"folder/split-00000-of-00001.parquet": where it lies now}.
+        skipped: how many broken rows were left out.
+    """
     layout = LAYOUTS[config_name]
     facts = about(config_name)
     parts = _read(files)
@@ -153,26 +104,24 @@ def dataset_card(release: str, config_name: str, files: dict[str, str], skipped:
         data["extra_gated_prompt"] = _PROMPT.format(**facts)
     DatasetInfosDict({name: _info(name, configs[name], parts) for name in configs}).to_dataset_card_data(data)
 
-    origin = f"Written by `affectnet-plus export` from somebody's own copy of {layout.TITLE}"
-    origin += f", of which {skipped:,} broken row(s) were left out:" if skipped else ":"
     categories = CATEGORIES if "human_annotated_all" in configs else EXPRESSIONS
-    text = _TEXT.format(
-        title=f"{layout.TITLE} (synthetic)" if drawn else layout.TITLE,
+    return DatasetCard.from_template(
+        data,
+        template_path=_TEMPLATE,
         description=facts["description"],
-        drawn=f"\n\n{_DRAWN}" if drawn else "",
-        origin=origin,
-        licence=facts["license"],
+        drawn=drawn,
+        skipped=skipped,
+        terms=facts["license"],
         homepage=facts["homepage"],
         default=default,
         split=next(iter(configs[default])),
-        configurations="\n".join(f"- `{n}`: {_CONFIGURATIONS[n]}" for n in configs),
+        configurations={name: _CONFIGURATIONS[name] for name in configs},
         tables=_tables(parts),
         labels=", ".join(f"{index} {name}" for index, name in enumerate(categories)),
         soft_labels=_SOFT_LABELS.get(config_name, _NO_SOFT_LABELS),
         columns=_columns(config_name),
         citation=facts["citation"],
     )
-    return DatasetCard(f"---\n{data.to_yaml()}\n---\n{text}")
 
 
 def with_labels(features: datasets.Features, names: tuple[str, ...]) -> datasets.Features:

@@ -329,24 +329,33 @@ def test_labels_of_other_faces_with_the_same_ids_are_refused(labelled, release):
 
 
 def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_path):
-    args = ["--data_dir", release, "--soft_labels", labelled, "--num_faces", 5, "--output_file", "out/suspects.html"]
-    train(*args, script="show_suspects.py", cwd=tmp_path)
+    args = [
+        "--data_dir",
+        release,
+        "--soft_labels",
+        labelled,
+        "--num_faces",
+        5,
+        "--output_file",
+        "out/label_errors.html",
+    ]
+    train(*args, script="show_label_errors.py", cwd=tmp_path)
     ours, prior = rows_of(labelled, "train"), json.loads((Path(labelled) / "label.json").read_text())["prior"]
     assert prior["contempt"] < 0.1
     balanced = reexpress(np.stack(ours["soft_label"]), [prior[name] for name in EXPRESSIONS], [1 / 8] * 8)
     human = ours["human_label"].to_numpy(int)
     ours["soft_label"], ours["rank"] = balanced.tolist(), ranks_of(balanced, human)
-    table = pd.read_csv(tmp_path / "out/suspects.csv", dtype={"image_id": str}).set_index("image_id")
+    table = pd.read_csv(tmp_path / "out/label_errors.csv", dtype={"image_id": str}).set_index("image_id")
     margins = [max(row.soft_label) - sorted(row.soft_label)[-row.rank] for row in ours.itertuples()]
     assert table["margin"].tolist() == pytest.approx(sorted(margins, reverse=True)[:5], abs=1e-4)
     for image_id, row in table.iterrows():
         scores = dict(zip(EXPRESSIONS, ours.loc[image_id, "soft_label"], strict=True))
-        assert row["rank"] == ours.loc[image_id, "rank"] and row["experts"] == max(scores, key=scores.get)
-        assert row["margin"] == pytest.approx(scores[row["experts"]] - scores[row["human_label"]], abs=1e-3)
-    page = (tmp_path / "out/suspects.html").read_text()
+        assert row["rank"] == ours.loc[image_id, "rank"] and row["predicted_label"] == max(scores, key=scores.get)
+        assert row["margin"] == pytest.approx(scores[row["predicted_label"]] - scores[row["human_label"]], abs=1e-3)
+    page = (tmp_path / "out/label_errors.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 5 and 'class="bar human"' in page
     args[3] = labelled / "models"
-    assert "does not hold all labels of train" in train(*args, script="show_suspects.py", cwd=tmp_path, expect=2)
+    assert "does not hold all labels of train" in train(*args, script="show_label_errors.py", cwd=tmp_path, expect=2)
 
 
 @pytest.mark.parametrize(

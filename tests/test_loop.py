@@ -175,8 +175,8 @@ def bring(folder: Path, expression: str, value: float) -> None:
 
 def update(folder: Path, value: float) -> None:
     config = EBCConfig.from_pretrained(folder)
-    of_faces = dict.fromkeys(("data", "data_config", "split", "truth"), "D") | {"rows": 9, "expressions": ["sad"]}
-    update_card(folder, of_faces | {"accuracy": value}, config)
+    of_faces = dict.fromkeys(("data", "data_config", "split", "ground_truth"), "D")
+    update_card(folder, of_faces | {"rows": 9, "expressions": ["sad"], "accuracy": value}, config)
 
 
 def says(folder: Path) -> tuple:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
 
@@ -76,6 +78,26 @@ def test_saved_folder_is_complete_and_speaks_the_release_order(tmp_path):
     assert AutoImageProcessor.from_pretrained(tmp_path).size == {"height": 64, "width": 64}
     card = (tmp_path / "README.md").read_text()
     assert "2410.22506" in card and ", ".join(EXPRESSIONS) in card and "not the paper's" in card
+
+
+def test_the_card_says_whose_licence_and_weights_and_takes_names_as_text(tmp_path):
+    record = {"data": "AffectNet+", "pretrained": True, "soft_labels": "<b>*mine*"}
+    known = {"training": {"happy": record}, "calibration": {"happy": {"prior": 0.5}}}
+    config = EBCConfig(backbones=TRIO, image_size=64, id2label={0: "happy", 1: "<b>a|b"}, **known)
+    for data, licence, name in (
+        ("AffectNet+", "other", "affectnet_plus"),
+        ("synthetic AffectNet+", "apache-2.0", "synthetic-affectnet_plus"),
+        ("FER+", "other", "fer_plus"),
+        ("someone/faces", "unknown", "someone/faces"),
+    ):
+        record["data"] = data
+        modeling.model_card(config).save(tmp_path / "README.md")
+        card = ModelCard.load(tmp_path / "README.md")
+        assert (card.data.license, card.data.datasets) == (licence, [name])
+    assert card.data.base_model == [timm.get_pretrained_cfg(name).hf_hub_id for name in TRIO]
+    code = card.text.partition("```python")[2].partition("```")[0]
+    assert "affectnet_plus" not in code and "trust_remote_code=True" in code
+    assert r"\<b\>a\|b" in card.text and "<b>" not in card.text.replace("soft_labels: <b>", "")
 
 
 def test_default_is_the_papers_trio():
@@ -206,9 +228,12 @@ def test_pushed_code_runs_without_this_package(create, tmp_path):
         "other = {'num_labels': 3, 'ignore_mismatched_sizes': True, 'trust_remote_code': True}\n"
         "model, labels = Auto.from_pretrained('pushed', **other), torch.tensor([0, 2])\n"
         "assert model(torch.randn(2, 3, *2 * [model.config.image_size]), labels=labels).loss.isfinite()\n"
+        "model.save_pretrained('theirs')\n"
     )
     run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+    theirs = ModelCard.load(tmp_path / "theirs/README.md")
+    assert theirs.data.library_name == "transformers" and "LABEL_0" not in theirs.text
     (answer,) = (line for line in run.stdout.splitlines() if line.startswith("{"))
     there = json.loads(answer)["soft_label"]
     for trust in (None, True):  # with this package it opens like any other, by the package's own code

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from runs import ACCELERATE, SMALL, Script, assert_same_weights, train, train_until, weights
+from scipy.spatial.distance import cosine
 from scipy.special import expit, logit
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -462,7 +464,7 @@ def test_metric_is_scikit_learns_and_says_where_it_is_undefined():
     scores, labels = rng.random((60, 3)), rng.integers(0, 2, 60)  # no row of the third
     metric = OneVsRest(["a", "b", "c"])
     for part in range(0, 60, 20):
-        metric.add_batch(predictions=scores[part : part + 20].tolist(), references=labels[part : part + 20].tolist())
+        metric.add_batch(predictions=scores[part : part + 20], references=labels[part : part + 20])
     result = metric.compute()
     assert result["auroc"]["b"] == pytest.approx(roc_auc_score(labels == 1, scores[:, 1]))
     assert result["average_precision"]["a"] == pytest.approx(average_precision_score(labels == 0, scores[:, 0]))
@@ -491,18 +493,20 @@ def test_picture_of_faces_with_their_bars(unbroken, release, tmp_path):
 def test_soft_label_metrics_against_scipy_and_by_hand():
     rng = np.random.default_rng(0)
     scores, truth = rng.random((300, 8)), rng.dirichlet(np.ones(8), 300)
-    metric = SoftLabels(keep_in_memory=True)
-    result = metric.compute(predictions=scores.tolist(), references=truth.tolist())
-    assert result["spearman"] == pytest.approx(
-        np.mean([spearmanr(s, t)[0] for s, t in zip(scores, truth, strict=True)])
-    )
+    scores[::2], truth[::3] = scores[::2].round(1), truth[::3].round(1)  # with ties
+    metric = SoftLabels()
+    result = metric.compute(predictions=scores, references=truth)
+    assert result == metric.compute(predictions=scores.tolist(), references=torch.from_numpy(truth))
+    pairs = list(zip(scores, truth, strict=True))
+    assert result["spearman"] == pytest.approx(np.mean([spearmanr(*pair)[0] for pair in pairs]), abs=1e-9)
+    assert result["cosine"] == pytest.approx(1 - np.mean([cosine(*pair) for pair in pairs]), abs=1e-9)
     order = scores.argsort(axis=1)
     assert result["top2"] == pytest.approx((order[:, -2:] == truth.argmax(axis=1)[:, None]).any(axis=1).mean())
     assert result["mae"] == pytest.approx(np.abs(scores - truth).mean())
     # Half the faces show it, half do not; a score of 0.9 for those and 0.2 for these is 0.1 and 0.2 beside the truth.
     one = np.column_stack([np.repeat([0.9, 0.2], 50), np.repeat([0.1, 0.8], 50), np.zeros(100)])
     true = np.column_stack([np.repeat([1.0, 0.0], 50), np.repeat([0.0, 1.0], 50), np.zeros(100)])
-    assert metric.compute(predictions=one.tolist(), references=true.tolist())["ece"] == pytest.approx(0.1)
-    perfect = metric.compute(predictions=truth.tolist(), references=truth.tolist())
-    same = {"mae": 0, "js": 0, "kl": 0, "cosine": 1, "top1": 1, "top2": 1, "spearman": 1, "ece": 0}
+    assert metric.compute(predictions=one, references=true)["ece"] == pytest.approx(0.1)
+    perfect = metric.compute(predictions=truth, references=truth)
+    same = {"mae": 0, "js_divergence": 0, "kl": 0, "cosine": 1, "top1": 1, "top2": 1, "spearman": 1, "ece": 0}
     assert perfect == pytest.approx(same, abs=1e-5)

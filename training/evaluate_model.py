@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure a model, overall and by slices of the faces, and write a page to look at.
+"""Measure a model, overall and by groups of the faces, and write a report.
 
     accelerate launch training/evaluate_model.py --data_dir R --model runs/soft_fer --output_dir runs/report
     accelerate launch training/evaluate_model.py --data_dir R --model someone/fer-vit --output_dir runs/theirs
@@ -12,7 +12,6 @@ intervals), predictions.parquet and report.html, which holds faces: keep pages o
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,9 +37,9 @@ from affectnet_plus.training.arguments import (
 from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, read_soft_labels
 from affectnet_plus.training.loop import check_outputs, main_process_prepares, predict
 from affectnet_plus.training.loop.folders import locked_for_reading, locked_if_shared, written_beside
-from affectnet_plus.training.metrics import HumanLabels, SoftLabels, ValenceArousal, defined, js_divergences
-from affectnet_plus.training.report import write_report
-from affectnet_plus.training.slices import LEAD, OWN_SCORES, interval, macro_f1_of, mean_of, slices_of, subsets_of
+from affectnet_plus.training.metrics import defined
+from affectnet_plus.training.metrics.evaluation import measure
+from affectnet_plus.training.reports import write_report
 
 
 @dataclass
@@ -51,8 +50,7 @@ class EvaluationArguments:
     model: str = field(
         default="",
         metadata={
-            "help": "One of our models, or an image-classification model: folder or Hub id. Default: the model in the "
-            "box."
+            "help": "One of our models, or an image-classification model: folder or Hub id. Default: the bundled model."
         },
     )
     label_order: list[str] = field(
@@ -89,7 +87,7 @@ class EvaluationArguments:
 
     def __post_init__(self):
         if self.update_card and not self.model:
-            raise ValueError("--update_card is for a --model of your own; the card in the box stays as it is.")
+            raise ValueError("--update_card is for a --model of your own; the bundled model's card stays as it is.")
         self.model = self.model or str(IN_THE_BOX)
         if len(self.expressions) == 1:
             raise ValueError(f"--expressions are those to choose among, and {self.expressions[0]} is only one.")
@@ -120,16 +118,34 @@ def main():
     except OSError as error:  # a full disk, say: what was there before is still there
         exit_with_error(error)
     if accelerator.is_main_process:
-        print(said(result), file=sys.stderr)
+        print(summary(result), file=sys.stderr)
         print(f"Report: {Path(args.output_dir) / 'report.html'}")
 
 
-def of_expressions(expressions: list[str], split: Split, truth: np.ndarray | None, truth_name: str) -> tuple:
-    """The rows labelled as one of these, and how far these alone are present: a split, and (truth (N, 8), its name)."""
+def of_expressions(
+    expressions: list[str], split: Split, ground_truth: np.ndarray | None, ground_truth_name: str
+) -> tuple[Split, tuple[np.ndarray | None, str]]:
+    """The rows labelled as one of these expressions, and how far these alone are present.
+
+    Args:
+        expressions: some of `EXPRESSIONS`.
+        split: N rows.
+        ground_truth: (N, 8) in [0, 1], or None.
+        ground_truth_name: what to call them.
+
+    Returns:
+        The M rows, and their (M, 8) ground truth with 0 for all other expressions, with its name.
+
+    Raises:
+        ValueError: there are none.
+    """
     rows = np.flatnonzero(np.isin(split.labels, match_expressions(expressions)))
     if not len(rows):
         raise ValueError(f"No row of {split.name} is labelled {' or '.join(expressions)}: see --expressions.")
-    return split.select(rows), (None if truth is None else among(expressions, truth[rows]), truth_name)
+    return split.select(rows), (
+        None if ground_truth is None else among(expressions, ground_truth[rows]),
+        ground_truth_name,
+    )
 
 
 def among(expressions: list[str], scores: np.ndarray) -> np.ndarray:
@@ -138,10 +154,25 @@ def among(expressions: list[str], scores: np.ndarray) -> np.ndarray:
 
 
 def evaluate(
-    accelerator, data_args, args, loaded: tuple, split: Split, truth: np.ndarray | None, truth_name: str
+    accelerator, data_args, args, loaded: tuple, split: Split, ground_truth: np.ndarray | None, ground_truth_name: str
 ) -> dict | None:
-    """Measure what `load_model` gave, write everything into `args.output_dir`, and return what metrics.json holds; None
-    on all processes but the main one. Raises `ImageError`."""
+    """Measure a model and write metrics.json, predictions.parquet and report.html into `args.output_dir`.
+
+    Args:
+        accelerator: of all processes.
+        data_args: which data.
+        args: `EvaluationArguments`.
+        loaded: what `load_model` returns.
+        split: N labelled faces.
+        ground_truth: (N, 8) soft labels in [0, 1], or None.
+        ground_truth_name: what to call them.
+
+    Returns:
+        What metrics.json holds; None on all processes but the main one.
+
+    Raises:
+        ImageError: a face cannot be read.
+    """
     model, image_processor, names = loaded
     loader = DataLoader(
         FaceDataset(split, image_processor), args.per_device_batch_size, num_workers=args.dataloader_num_workers
@@ -163,28 +194,36 @@ def evaluate(
         "data_config": data_args.dataset_config_name or "default",
         "split": split.name,
         "expressions": args.expressions,
-        "truth": truth_name,
-        **measure(scores, affect, split, truth, truth_name, args.expressions),
+        "ground_truth": ground_truth_name,
+        **measure(scores, affect, split, ground_truth, ground_truth_name, args.expressions),
     }
     settings = {name: value for name, value in vars(args).items() if name not in ("model", "output_dir")}
     settings |= {"processes": accelerator.num_processes, "mixed_precision": accelerator.mixed_precision}
     with written_beside(output_dir) as folder:
         (folder / "metrics.json").write_text(json.dumps(defined(result), indent=1) + "\n")
         pq.write_table(predictions(scores, affect, split), folder / "predictions.parquet")
-        write_report(folder / "report.html", result, scores, affect, split, truth, args.num_faces, settings)
+        write_report(folder / "report.html", result, scores, affect, split, ground_truth, args.num_faces, settings)
     if args.update_card:
         update_card(Path(args.model), result, model.model.config)
     return result
 
 
 def update_card(folder: Path, result: dict, measured) -> None:
-    """Put the figures of the model with the config `measured` into the folder's config, from which cards are made, and
-    write its card anew."""
+    """Put figures into the config of a model's folder, from which cards are made, and write its card anew.
+
+    Args:
+        folder: of the model.
+        result: as metrics.json has it.
+        measured: config of the model that was measured.
+
+    Raises:
+        OSError: the folder holds another model by now.
+    """
     with locked_if_shared(folder):
         config = AutoConfig.from_pretrained(folder)
         if (config.training, config.id2label) != (measured.training, measured.id2label):
             raise OSError(f"--update_card: the model in {folder} was replaced while it was measured: measure it again.")
-        keys = ("data", "data_config", "split", "expressions", "rows", "truth", *CARD_METRICS)
+        keys = ("data", "data_config", "split", "expressions", "rows", "ground_truth", *CARD_METRICS)
         config.evaluation = {key: result[key] for key in keys if defined(result.get(key)) is not None}
         for name in ("valence", "arousal"):
             if name in result and defined(result[name]["ccc"]) is not None:
@@ -195,7 +234,17 @@ def update_card(folder: Path, result: dict, measured) -> None:
 
 
 def load_model(args) -> tuple[nn.Module, object, list[str]]:
-    """A network pixel_values (B, 3, H, W) -> scores (B, 8), its image processor, and the expressions it knows."""
+    """The model that `args` name, of ours or of somebody else's.
+
+    Args:
+        args: `EvaluationArguments`.
+
+    Returns:
+        A network pixel_values (B, 3, H, W) -> scores (B, 8), its image processor, and the expressions it knows.
+
+    Raises:
+        ValueError: there is none, or its classes cannot be matched with our expressions.
+    """
     try:
         config = AutoConfig.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
     except OSError as error:
@@ -251,52 +300,14 @@ class Scores(nn.Module):
         return ours if affect is None else torch.cat([ours, affect.float()], dim=1)
 
 
-def measure(
-    scores: np.ndarray, affect: np.ndarray, split: Split, truth: np.ndarray | None, truth_name: str = "the truth",
-    expressions: Sequence[str] = EXPRESSIONS,
-) -> dict:  # fmt: skip
-    """Figures of all rows, with intervals, and the few that make sense of small groups for each slice. `scores` and
-    `truth` are 0 but for `expressions`."""
-    predicted = scores.argmax(axis=1)
-    statistics = {
-        "accuracy": mean_of((predicted == split.labels).astype(float)),
-        "macro_f1": macro_f1_of(predicted, split.labels),
-    }
-    if truth is not None:
-        statistics["js"] = mean_of(js_divergences(scores, truth))
-        statistics["top1"] = mean_of(np.where(truth.any(axis=1), predicted == truth.argmax(axis=1), np.nan))
-
-    def figures(rows: np.ndarray, names: list[str]) -> dict:
-        values = {name: round(float(statistics[name](rows[None])[0]), 5) for name in names}
-        return values | {"intervals": {name: interval(statistics[name], rows) for name in names}}
-
-    every = np.arange(len(split))
-    human = HumanLabels(EXPRESSIONS, keep_in_memory=True)
-    human = human.compute(predictions=predicted.tolist(), references=split.labels.tolist())
-    result = {"rows": len(split), **human, **figures(every, list(statistics))}
-    if truth is not None:
-        ours, theirs = (values[:, match_expressions(expressions)].tolist() for values in (scores, truth))
-        soft = SoftLabels(keep_in_memory=True).compute(predictions=ours, references=theirs)
-        result |= {name: round(value, 5) for name, value in soft.items() if name not in statistics}
-    annotated = split.affect()
-    if affect.size and not np.isnan(annotated).all():
-        metric = ValenceArousal(keep_in_memory=True)
-        result |= metric.compute(predictions=affect.tolist(), references=annotated.tolist())
-    subset, source = subsets_of(split, truth, truth_name, scores)
-    result["subsets"] = source
-    left_out = {"expression": ("macro_f1", "top1"), LEAD: ("macro_f1",)}
-    result["slices"] = {
-        by: {
-            name: {"rows": len(rows)} | figures(rows, [s for s in statistics if s not in left_out.get(by, ("top1",))])
-            for name, rows in groups.items()
-        }
-        # By its own scores a model is right about all easy faces and no others.
-        for by, groups in slices_of(split, None if source == OWN_SCORES else subset, truth).items()
-    }
-    return result
-
-
 def predictions(scores: np.ndarray, affect: np.ndarray, split: Split) -> pa.Table:
+    """What predictions.parquet holds, a row each.
+
+    Args:
+        scores: (N, 8) in [0, 1].
+        affect: (N, 2) valence and arousal in [-1, 1], or (N, 0).
+        split: the N rows.
+    """
     columns = {"valence": affect[:, 0], "arousal": affect[:, 1]} if affect.size else {}
     return pa.table(
         columns
@@ -310,8 +321,9 @@ def predictions(scores: np.ndarray, affect: np.ndarray, split: Split) -> pa.Tabl
     )
 
 
-def said(result: dict) -> str:
-    names = [name for name in ("accuracy", "macro_f1", "js", "ece") if name in result]
+def summary(result: dict) -> str:
+    """One line of what metrics.json holds."""
+    names = [name for name in ("accuracy", "macro_f1", "js_divergence", "ece") if name in result]
     return f"{result['rows']:,} faces of {result['split']}: " + ", ".join(f"{n} {result[n]:.4f}" for n in names)
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""A picture of a model at work: faces with their eight bars, prediction beside truth.
+"""A picture of a model at work: faces with their eight bars, prediction beside ground truth.
 
     python training/show_faces.py --model runs/ebc --data_dir R --images photo.jpg --output_file faces.png
     python training/show_faces.py --images photo.jpg --num_faces 0 --output_file faces.png   # the model in the box
 
-Shows any images of your own (face crops) and validation faces, some of each expression. Truth is what a synthetic
-release knows of its faces, else the dataset's own soft label. Keep pictures of restricted faces to yourself.
+Shows any images of your own (face crops) and validation faces, some of each expression. Ground truth is what a
+synthetic release knows of its faces, else the dataset's own soft label. Keep pictures of restricted faces to yourself.
 """
 
 from dataclasses import dataclass, field
@@ -19,13 +19,15 @@ from transformers import pipeline
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import IN_THE_BOX, load_rgb
-from affectnet_plus.training import figures
 from affectnet_plus.training.arguments import DataArguments, exit_with_error, no_model, parse_arguments
 from affectnet_plus.training.faces import known_truth, load_split
+from affectnet_plus.training.reports import figures
 
 
 @dataclass
 class ShowArguments:
+    """What is shown."""
+
     output_file: str = field(metadata={"help": "The picture, e.g. faces.png."})
     model: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of one of our models. Default: the model in the box."}
@@ -71,7 +73,16 @@ def main():
 
 
 def choose_rows(labels: np.ndarray, number: int, rng: np.random.Generator) -> list[int]:
-    """`number` rows, in turn one of each expression."""
+    """Rows to show, in turn one of each expression.
+
+    Args:
+        labels: (N,) indices of expressions.
+        number: how many rows.
+        rng: which of each expression.
+
+    Returns:
+        At most `number` row numbers, those of one expression side by side.
+    """
     shuffled = rng.permutation(len(labels))
     turn = np.empty(len(labels), dtype=int)
     for label in np.unique(labels):
@@ -80,7 +91,16 @@ def choose_rows(labels: np.ndarray, number: int, rng: np.random.Generator) -> li
     return sorted(range(len(labels)), key=lambda row: (turn[row], labels[row]))[:number]
 
 
-def draw(faces, titles, predictions, truths, truth_name: str) -> Figure:
+def draw(faces: list, titles: list[str], predictions: list[dict], truths: list, truth_name: str) -> Figure:
+    """A grid of faces, each above the bars of its soft label.
+
+    Args:
+        faces: PIL images.
+        titles: one for each.
+        predictions: what the pipeline said of each.
+        truths: for each, (8,) scores in [0, 1], or None.
+        truth_name: what to call them; empty where there are none.
+    """
     columns = min(6, len(faces))
     rows = -(-len(faces) // columns)
     figure = Figure(figsize=(2.6 * columns, 4.3 * rows + 0.5), layout="constrained")
@@ -99,6 +119,7 @@ def draw(faces, titles, predictions, truths, truth_name: str) -> Figure:
         bars.set_yticks(places, EXPRESSIONS, fontsize=8)
         bars.set_xlim(0, 1)
         bars.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=7)
+        bars.set_xlabel("score", fontsize=8)
         bars.invert_yaxis()
         bars.spines[["top", "right"]].set_visible(False)
     meanings = {figures.BLUE: "predicted soft label"} | ({figures.ORANGE: truth_name} if truth_name else {})

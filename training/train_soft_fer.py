@@ -54,7 +54,7 @@ from affectnet_plus.training.loop import (
 from affectnet_plus.training.loop.folders import written_beside
 from affectnet_plus.training.loop.initial_weights import normalization_of_start
 from affectnet_plus.training.metrics import HumanLabels, ValenceArousal, defined, js_divergence
-from affectnet_plus.training.report import write_comparison
+from affectnet_plus.training.reports import write_comparison
 from affectnet_plus.training.soft_fer import (
     SoftFerArguments,
     add_soft_labels,

@@ -15,7 +15,7 @@ from affectnet_plus.training.faces import (
     Split,
 )
 from affectnet_plus.training.metrics import js_divergence, ranks_of
-from affectnet_plus.training.slices import subsets_of_ranks
+from affectnet_plus.training.metrics.slices import subsets_of_ranks
 from affectnet_plus.training.soft_labels.cross_fitting import experts_of
 from affectnet_plus.training.soft_labels.posterior import PRECISION, posterior_of
 from affectnet_plus.training.soft_labels.priors import described_prior

@@ -18,7 +18,7 @@ from affectnet_plus.releases.find import UNFINISHED
 from affectnet_plus.releases.rows import Damage, check_image
 from affectnet_plus.training.faces import Split
 from affectnet_plus.training.metrics import ranks_of
-from affectnet_plus.training.slices import subsets_of_ranks
+from affectnet_plus.training.metrics.slices import subsets_of_ranks
 
 _FOLDERS = {"train": "human_annotated/train_set", "validation": "human_annotated/validation_set"}
 DECIMALS = 4  # as released

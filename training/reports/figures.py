@@ -13,7 +13,7 @@ from affectnet_plus import EXPRESSIONS, SUBSETS
 
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"  # Okabe and Ito's, told apart by colour-blind people
 SUBSET_COLOURS = dict(zip(SUBSETS, (BLUE, "#56B4E9", ORANGE), strict=True))
-_STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "affectnet-plus"}
+_STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "affectnet-plus"}
 
 
 def image_of(figure: Figure) -> str:
@@ -26,28 +26,36 @@ def image_of(figure: Figure) -> str:
 
 
 def confusion_matrix(confusion: np.ndarray) -> Figure:
-    """(8, 8) counts; each row as shares of the faces with that human label. Rows without faces stay empty."""
+    """Each row in % of the faces with that human label; rows without faces stay empty.
+
+    Args:
+        confusion: (8, 8) counts; rows: human label, columns: prediction.
+    """
     with rc_context(_STYLE):
         figure = Figure(figsize=(4.4, 4.2), layout="constrained")
         axes = figure.subplots()
-        held = confusion.sum(axis=1, keepdims=True)
-        shares = np.divide(confusion, held, out=np.full(confusion.shape, np.nan), where=held > 0)
+        faces = confusion.sum(axis=1, keepdims=True)
+        shares = np.divide(confusion, faces, out=np.full(confusion.shape, np.nan), where=faces > 0)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for i, j in np.ndindex(shares.shape):
             if not np.isnan(shares[i, j]):
-                colour = "white" if shares[i, j] > 0.55 else "black" if shares[i, j] >= 0.005 else "#bbbbbb"
-                axes.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", color=colour, fontsize=8)
+                colour = "white" if shares[i, j] > 0.55 else "black" if shares[i, j] >= 0.005 else "#8a8a8a"
+                axes.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", color=colour, fontsize=9)
         axes.set_xticks(range(len(EXPRESSIONS)), EXPRESSIONS, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(EXPRESSIONS)), EXPRESSIONS)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("human label")
+        axes.set_xlabel("predicted label")
+        axes.set_ylabel("human label (rows: 100 %)")
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
     return figure
 
 
 def subset_shares(counts: np.ndarray) -> Figure:
-    """(8, 3) faces of each expression that are easy, challenging, difficult."""
+    """Shares of the difficulty subsets, an expression a bar.
+
+    Args:
+        counts: (8, 3) faces by expression and subset.
+    """
     with rc_context(_STYLE):
         figure = Figure(figsize=(5.2, 3.2), layout="constrained")
         axes = figure.subplots()
@@ -58,7 +66,7 @@ def subset_shares(counts: np.ndarray) -> Figure:
             for place, start, width in zip(places, left, share, strict=True):
                 if width >= 9:
                     ink = "white" if colour == BLUE else "black"
-                    axes.text(start + width / 2, place, f"{width:.0f}", ha="center", va="center", fontsize=8, color=ink)
+                    axes.text(start + width / 2, place, f"{width:.0f}", ha="center", va="center", fontsize=9, color=ink)
             left += share
         axes.set_yticks(places, [f"{name} ({n:,})" for name, n in zip(EXPRESSIONS, counts.sum(axis=1), strict=True)])
         axes.invert_yaxis()
@@ -68,33 +76,46 @@ def subset_shares(counts: np.ndarray) -> Figure:
     return figure
 
 
-def reliability(score: np.ndarray, truth: np.ndarray, bins: int = 10) -> Figure:
-    """Of (N,) scores and truths of one expression: the mean truth where the score is about so much."""
+def reliability_diagram(score: np.ndarray, truth: np.ndarray, bins: int = 10) -> Figure:
+    """Mean ground truth against mean score, of faces binned by the score of one expression.
+
+    Args:
+        score: (N,) in [0, 1].
+        truth: (N,) in [0, 1].
+        bins: number of equal steps of the score.
+    """
     with rc_context(_STYLE):
         figure = Figure(figsize=(2.3, 2.3), layout="constrained")
         axes = figure.subplots()
         place = np.minimum((score * bins).astype(int), bins - 1)
         rows = np.bincount(place, minlength=bins)
-        held = rows > 0
-        means = [np.bincount(place, values, bins)[held] / rows[held] for values in (score, truth)]
+        filled = rows > 0
+        means = [np.bincount(place, values, bins)[filled] / rows[filled] for values in (score, truth)]
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
         axes.plot(*means, color=BLUE, linewidth=1.2)
-        axes.scatter(*means, s=8 + 80 * rows[held] / rows.max(), color=BLUE, zorder=3, clip_on=False)
+        axes.scatter(*means, s=8 + 80 * rows[filled] / rows.max(), color=BLUE, zorder=3, clip_on=False)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.set_aspect("equal")
         axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
         axes.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
-        axes.set_xlabel("score")
-        axes.set_ylabel("truth")
+        axes.set_xlabel("mean score")
+        axes.set_ylabel("mean ground truth")
     return figure
 
 
 def valence_arousal_plane(
     points: np.ndarray, labels: np.ndarray, others: np.ndarray, of_others: np.ndarray, others_are: str
 ) -> Figure:
-    """(N, 2) annotated valence and arousal: where faces of a human label (N,) lie on average, and where `others` (N, 2)
-    of the same expression (N,) do."""
+    """Where the faces of each expression lie on average, by people and by a model.
+
+    Args:
+        points: (N, 2) annotated valence and arousal in [-1, 1].
+        labels: (N,) their human labels.
+        others: (N, 2) what they are compared with.
+        of_others: (N,) the expressions of those.
+        others_are: what to call those.
+    """
     with rc_context(_STYLE):
         figure = Figure(figsize=(5.0, 5.0), layout="constrained")
         axes = figure.subplots()
@@ -104,14 +125,14 @@ def valence_arousal_plane(
         sides = {-1: [], 1: []}
         for i, name in enumerate(EXPRESSIONS):
             pairs = ((points, labels), (others, of_others))
-            own, called = (at[of == i].mean(axis=0) if (of == i).any() else None for at, of in pairs)
-            if own is None:
+            annotated, other = (at[of == i].mean(axis=0) if (of == i).any() else None for at, of in pairs)
+            if annotated is None:
                 continue
-            if called is not None:
-                axes.plot(*zip(own, called, strict=True), color=ORANGE, linewidth=1.5)
-                axes.scatter(*called, s=34, color=ORANGE, marker="D", zorder=4)
-            axes.scatter(*own, s=34, color=BLUE, zorder=5)
-            sides[1 if own[0] > points[:, 0].mean() else -1].append((own[1], own[0], name))
+            if other is not None:
+                axes.plot(*zip(annotated, other, strict=True), color=ORANGE, linewidth=1.5)
+                axes.scatter(*other, s=34, color=ORANGE, marker="D", zorder=4)
+            axes.scatter(*annotated, s=34, color=BLUE, zorder=5)
+            sides[1 if annotated[0] > points[:, 0].mean() else -1].append((annotated[1], annotated[0], name))
         for side, texts in sides.items():
             height = -np.inf
             for y, x, name in sorted(texts):  # from below, none on top of another
@@ -120,12 +141,12 @@ def valence_arousal_plane(
                     x + 0.05 * side, height, name, va="center", ha="left" if side > 0 else "right", zorder=6
                 )
                 text.set_path_effects([withStroke(linewidth=3, foreground="white")])
-        axes.scatter([], [], color=BLUE, label="mean of faces so labelled")
-        axes.scatter([], [], color=ORANGE, marker="D", label=f"mean of those {others_are}")
+        axes.scatter([], [], color=BLUE, label="mean of faces so labelled by people")
+        axes.scatter([], [], color=ORANGE, marker="D", label=f"mean of {others_are}")
         axes.set_xlim(-1.02, 1.02)
         axes.set_ylim(-1.02, 1.02)
         axes.set_aspect("equal")
         axes.set_xlabel("valence")
         axes.set_ylabel("arousal")
-        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return figure

@@ -1,0 +1,115 @@
+#!/usr/bin/env python
+"""A page of candidate label errors: the rows whose human label the experts deny most, for a person to look at.
+
+    python training/show_label_errors.py --data_dir R --soft_labels runs/soft --output_file runs/label_errors.html
+
+First come the rows with the largest margin between the highest of the soft label's scores and that of the human label
+(cleanlab's normalized margin, negated), all of them for equally frequent expressions: under the frequencies of a split
+most label errors would be sought among the rare ones. The same table lies beside the page as CSV. The page holds
+thumbnails of the faces: keep pages of restricted faces to yourself.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from affectnet_plus import EXPRESSIONS
+from affectnet_plus.modeling import ImageError
+from affectnet_plus.training.arguments import DataArguments, exit_with_error, parse_arguments
+from affectnet_plus.training.faces import Split, load_rows, read_soft_labels, split_to_label
+from affectnet_plus.training.metrics import ranks_of
+from affectnet_plus.training.reports import pages
+from affectnet_plus.training.soft_labels.calibration import reexpress
+
+
+@dataclass
+class LabelErrorArguments:
+    """Which labels, and where the page goes."""
+
+    soft_labels: str = field(metadata={"help": "Folder that label.py wrote."})
+    output_file: str = field(
+        metadata={"help": "The page, e.g. label_errors.html; label_errors.csv is written beside it."}
+    )
+    split: str = field(default="train", metadata={"help": "Which split."})
+    num_faces: int = field(default=100, metadata={"help": "How many rows."})
+
+
+def main():
+    data_args, args = parse_arguments(DataArguments, LabelErrorArguments, description=__doc__.split("\n\n")[0])
+    try:
+        rows = load_rows(data_args)
+        if args.split not in rows:
+            raise ValueError(f"The dataset has no split {args.split!r}, only {', '.join(rows)}: see --split.")
+        split = split_to_label(rows[args.split], data_args)
+        soft_label = for_equal_frequencies(args.soft_labels, read_soft_labels(args.soft_labels, split))
+    except (ValueError, OSError) as error:
+        exit_with_error(error)
+    table = label_errors(split, soft_label, args.num_faces)
+    output_file = Path(args.output_file)
+    output_file.parent.mkdir(parents=True, exist_ok=True)
+    table.drop(columns=["row"]).to_csv(output_file.with_suffix(".csv"), index=False)
+    try:
+        page = pages.render(
+            "label_errors.html.jinja",
+            title="Label errors",
+            split=split.name,
+            labelled=int((split.labels >= 0).sum()),
+            rows=[(row, pages.face(split, row.row, soft_label[row.row])) for row in table.itertuples()],
+        )
+    except ImageError as error:
+        exit_with_error(error)
+    output_file.write_text(page, encoding="utf-8")
+    print(f"Page: {output_file}, table: {output_file.with_suffix('.csv')}")
+
+
+def for_equal_frequencies(folder: str, scores: np.ndarray) -> np.ndarray:
+    """Scores of label.py's folder, brought from the prior that its label.json names to a balanced one.
+
+    Args:
+        folder: of label.py.
+        scores: (N, 8) in [0, 1].
+
+    Returns:
+        (N, 8) in [0, 1]; the same scores where label.json names no prior.
+    """
+    settings = Path(folder) / "label.json"
+    prior = json.loads(settings.read_text()).get("prior") if settings.is_file() else None
+    if not isinstance(prior, dict):
+        return scores
+    return reexpress(scores, [prior[name] for name in EXPRESSIONS], np.full(len(EXPRESSIONS), 1 / len(EXPRESSIONS)))
+
+
+def label_errors(split: Split, soft_label: np.ndarray, number: int) -> pd.DataFrame:
+    """The rows whose human label the scores deny most.
+
+    Args:
+        split: N rows; those without a human label are left out.
+        soft_label: (N, 8) in [0, 1].
+        number: how many rows at most.
+
+    Returns:
+        A row each: its number, split and image_id, human and predicted label, rank of the human label's score (1 is
+        the highest) and margin between the highest score and that one (0 to 1), by which they are sorted.
+    """
+    rows = np.flatnonzero(split.labels >= 0)
+    labels, scores = split.labels[rows], soft_label[rows]
+    of_human = scores[np.arange(len(rows)), labels]
+    table = pd.DataFrame(
+        {
+            "row": rows,
+            "split": split.name,
+            "image_id": split.ids[rows],
+            "human_label": [EXPRESSIONS[label] for label in labels],
+            "predicted_label": [EXPRESSIONS[best] for best in scores.argmax(axis=1)],
+            "rank": ranks_of(scores, labels),
+            "margin": (scores.max(axis=1) - of_human).round(4),
+        }
+    )
+    return table.sort_values(["margin", "rank"], ascending=False, kind="stable").head(number)
+
+
+if __name__ == "__main__":
+    main()
