@@ -178,8 +178,8 @@ def _remarks(layout, findings: Findings, pairs: dict, left_out: Counter, sizes: 
         if split in pairs:
             counts.append(f"{split} {_against(pairs[split], published)}")
             if published_expressions and published_expressions != published:
-                own = sum(findings.rows[split][name] for name in EXPRESSIONS)
-                counts[-1] += f", {_against(own, published_expressions)} with an expression"
+                expressed = sum(findings.rows[split][name] for name in EXPRESSIONS)
+                counts[-1] += f", {_against(expressed, published_expressions)} with an expression"
     if counts:
         yield f"Rows, against the published release: {'; '.join(counts)}."
     if left_out := {split: count for split, count in left_out.items() if count}:

@@ -110,9 +110,9 @@ def _rank_rule(numbers: np.ndarray, labels: np.ndarray, subsets: np.ndarray) -> 
     """The subset is the rank of the label's score in the soft label; with equal scores it may be either rank."""
     ranked = np.flatnonzero(subsets >= 0)
     scores = numbers["soft_label"][ranked]
-    own = np.take_along_axis(scores, labels[ranked, None], axis=1)
-    best = 1 + (scores > own).sum(axis=1)
-    worst = best - 1 + (scores == own).sum(axis=1)
+    of_label = np.take_along_axis(scores, labels[ranked, None], axis=1)
+    best = 1 + (scores > of_label).sum(axis=1)
+    worst = best - 1 + (scores == of_label).sum(axis=1)
     low, high = np.digitize((best, worst), (2, 4))  # rank 1, 2-3, 4-8
     for place in np.flatnonzero((subsets[ranked] < low) | (subsets[ranked] > high)):
         index, rank = ranked[place], f"{best[place]}" + (f" to {worst[place]}" if worst[place] > best[place] else "")

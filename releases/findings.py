@@ -67,18 +67,20 @@ class Findings:
         if self.whole:
             return f"Whole: {counted(self.num_rows, 'row')} in {counted(len(self.rows), 'split')}, nothing wrong."
         where = f"{self.num_bad_rows:,} of {counted(self.num_rows, 'row')}"
-        said = [f"Not whole: {counted(self.counts.total(), 'problem')} in {where}."]
+        sentences = [f"Not whole: {counted(self.counts.total(), 'problem')} in {where}."]
         if cured := sum(self.counts[kind] for kind in CURED_BY_DOWNLOAD):
-            said.append(f"Missing, unreadable or truncated files ({cured:,}): download their parts again.")
+            sentences.append(f"Missing, unreadable or truncated files ({cured:,}): download their parts again.")
         if kept := sum(self.counts[kind] for kind in _IN_THE_DATA):
             names = ", ".join(name for kind, name in _IN_THE_DATA.items() if self.counts[kind])
-            said.append(f"{names.capitalize()} ({kept:,}): in the data, so downloading again does not change them.")
+            sentences.append(
+                f"{names.capitalize()} ({kept:,}): in the data, so downloading again does not change them."
+            )
         if self.broken:
             stops = f"Loading stops at {counted(self.broken, 'broken row')}"
-            said.append(f'{stops}; on_error="skip" leaves {"it" if self.broken == 1 else "them"} out.')
+            sentences.append(f'{stops}; on_error="skip" leaves {"it" if self.broken == 1 else "them"} out.')
         else:
-            said.append("Every row can be loaded.")
-        return " ".join(said)
+            sentences.append("Every row can be loaded.")
+        return " ".join(sentences)
 
     def page(self) -> str:
         lines = [f"{self.title} in {self.release}", ""]

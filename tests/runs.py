@@ -76,6 +76,8 @@ def _run(argv: list[str], cwd: str, environment: dict[str, str], files: list[str
 
 def train(*args, cwd, script="train_ebc.py", expect=0, processes=1, launcher=()) -> str:
     """What a script says. With a `launcher` it is started as the README has it; else it is the same, sooner."""
+    if script in ("label.py", "evaluate_model.py") and "--dataloader_num_workers" not in args:
+        args += ("--dataloader_num_workers", 0)  # starting them takes longer than the faces do
     if launcher:
         words = [sys.executable, *launcher, TRAINING / script, *args]
         run = subprocess.run(list(map(str, words)), cwd=cwd, capture_output=True, text=True)

@@ -23,7 +23,7 @@ from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training import train_ebc
 from affectnet_plus.training.arguments import DataArguments
 from affectnet_plus.training.faces import PermutationSampler, Split, images_in, known_truth, load_split
-from affectnet_plus.training.metrics import OneVsRest, SoftLabels, defined, js_divergence, js_divergences
+from affectnet_plus.training.metrics import OneVsRest, SoftLabels, js_divergence, js_divergences, nan_to_none
 from affectnet_plus.training.soft_labels.calibration import fit_calibration, reexpress, shift_of_prior
 from affectnet_plus.training.soft_labels.fusion import fit_fusion
 from affectnet_plus.training.soft_labels.posterior import fit_precision, posterior_of
@@ -470,7 +470,7 @@ def test_metric_is_scikit_learns_and_says_where_it_is_undefined():
     assert result["average_precision"]["a"] == pytest.approx(average_precision_score(labels == 0, scores[:, 0]))
     assert np.isnan(result["auroc"]["c"])
     assert result["mean_auroc"] == pytest.approx(np.mean([result["auroc"][name] for name in "ab"]))
-    assert json.loads(json.dumps(defined([result]), allow_nan=False))[0]["auroc"]["c"] is None
+    assert json.loads(json.dumps(nan_to_none([result]), allow_nan=False))[0]["auroc"]["c"] is None
 
 
 def test_js_divergence_of_known_distributions():
