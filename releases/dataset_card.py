@@ -202,7 +202,7 @@ def _tables(tables: dict[tuple[str, str], _Rows]) -> str:
     columns = {}
     for (folder, split), rows in tables.items():
         columns.setdefault(folder if folder == "no_human_annotated" else split, Counter()).update(rows.counts)
-    tables = []
+    texts = []
     for place, (title, names) in enumerate((("label", CATEGORIES), ("subset", SUBSETS))):
         if title == "subset" and all(subset is None for column in columns.values() for _, subset in column):
             continue
@@ -212,8 +212,8 @@ def _tables(tables: dict[tuple[str, str], _Rows]) -> str:
             if any(counts):
                 lines.append(["null" if number is None else names[number], *(f"{count:,}" for count in counts)])
         lines.append(["all", *(f"{column.total():,}" for column in columns.values())])
-        tables.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    return "\n\n".join(tables)
+        texts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(texts)
 
 
 def _columns(config_name: str) -> str:
