@@ -140,6 +140,7 @@ class AffectNetPlusConfig(datasets.BuilderConfig):
         return super().create_config_id({**config_kwargs, "state": str(state)}, custom_features)
 
     def check(self) -> None:
+        """Raises `ReleaseError` where an option is none that is known."""
         _check_choice("on_error", self.on_error, ("raise", "skip"))
 
 
@@ -298,7 +299,7 @@ def _register() -> None:
             raise ReleaseError("affectnet_plus reads a folder: name it by data_dir, without revision or data_files.")
         return DatasetModule(__name__, READING_FORMAT, builder_kwargs={"dataset_name": _CACHE_NAME})
 
-    dataset_module_factory.knows_affectnet_plus = True
+    dataset_module_factory.__dict__["knows_affectnet_plus"] = True
     for module in (datasets.load, datasets.inspect):
         module.dataset_module_factory = dataset_module_factory
 

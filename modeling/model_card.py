@@ -1,5 +1,7 @@
 """The text of a model's card, from nothing but its config."""
 
+from typing import Any
+
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .backbone import backbones_of
@@ -108,7 +110,7 @@ def _evaluation_results(evaluation: dict) -> list[EvalResult] | None:
     names = CARD_METRICS | {f"{name}_ccc": f"{name}, concordance (CCC)" for name in ("valence", "arousal")}
     asked = evaluation.get("expressions", ID2LABEL.values())
     among = f", among {', '.join(asked)}" if len(asked) < len(ID2LABEL) else ""
-    of_data = {
+    of_data: dict[str, Any] = {
         "task_type": "image-classification",
         "task_name": "facial expression recognition",
         "dataset_name": f"{evaluation.get('data')}, {evaluation.get('rows'):,} faces{among}" if evaluation else "",
