@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -113,7 +114,7 @@ def _evaluation_results(evaluation: dict) -> list[EvalResult] | None:
     names = CARD_METRICS | {f"{name}_ccc": f"{name}, concordance (CCC)" for name in ("valence", "arousal")}
     asked = evaluation.get("expressions", ID2LABEL.values())
     among = f", among {', '.join(asked)}" if len(asked) < len(ID2LABEL) else ""
-    of_data = {
+    of_data: dict[str, Any] = {
         "task_type": "image-classification",
         "task_name": "facial expression recognition",
         "dataset_name": f"{evaluation.get('data')}, {evaluation.get('rows'):,} faces{among}" if evaluation else "",

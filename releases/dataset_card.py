@@ -134,8 +134,8 @@ def _sentence(text: str) -> str:
 
 
 def _read(files: dict[str, str]) -> dict[tuple[str, str], _Rows]:
-    """{(folder, split): its rows}"""
-    found = {}
+    """{(folder, split): its rows}."""
+    found: dict[tuple[str, str], _Rows] = {}
     for name, path in files.items():
         folder, _, file_name = name.partition("/")
         with pq.ParquetFile(path) as file:
@@ -158,7 +158,7 @@ def _configs(config_name: str, tables: dict[tuple[str, str], _Rows]) -> dict[str
         folders = {name: ["human_annotated"] for name in ("human_annotated", *SUBSETS)}
         folders["human_annotated_all"] = ["human_annotated", "without_expression"]
         folders["no_human_annotated"] = ["no_human_annotated"]
-    configs = {}
+    configs: dict[str, dict[str, list[str]]] = {}
     for name, looked_for in folders.items():
         for folder, split in tables:
             if folder in looked_for and tables[folder, split].number(_subset(name)):
@@ -199,7 +199,7 @@ def _size_category(count: int) -> str:
 
 def _tables(tables: dict[tuple[str, str], _Rows]) -> str:
     """Rows by expression and, where there are any, by subset."""
-    columns = {}
+    columns: dict[str, Counter] = {}
     for (folder, split), rows in tables.items():
         columns.setdefault(folder if folder == "no_human_annotated" else split, Counter()).update(rows.counts)
     texts = []
@@ -220,6 +220,6 @@ def _columns(config_name: str) -> str:
     """The list of columns in the docstring of `features`, but `image`, which is another thing here."""
     from affectnet_plus import features  # here: that file is above this folder, and imports from it
 
-    listed = re.search(r"(?s)- `image_id`.*?(?=\n- `votes`|\n\n)", inspect.getdoc(features))[0]
+    listed = re.findall(r"(?s)- `image_id`.*?(?=\n- `votes`|\n\n)", inspect.getdoc(features) or "")[0]
     votes = '\n- `votes`: how many of ten people chose each expression, "unknown" and "not a face".'
     return listed.replace("of `EXPRESSIONS`", "above") + votes * (config_name == "ferplus")

@@ -25,6 +25,8 @@ _MOST_SHOWN = 5
 
 
 class Problem(NamedTuple):
+    """Something wrong with one row."""
+
     kind: str  # one of `KINDS`
     split: str
     path: str  # a file, or "training.csv, row 12"
@@ -64,6 +66,7 @@ class Findings:
             all_problems.write(json.dumps(problem._asdict()) + "\n")
 
     def verdict(self) -> str:
+        """Is it whole, would downloading it again help, does it load?"""
         if self.whole:
             return f"Whole: {counted(self.num_rows, 'row')} in {counted(len(self.rows), 'split')}, nothing wrong."
         where = f"{self.num_bad_rows:,} of {counted(self.num_rows, 'row')}"
@@ -83,6 +86,7 @@ class Findings:
         return " ".join(sentences)
 
     def page(self) -> str:
+        """All of it, as `affectnet-plus check` prints it."""
         lines = [f"{self.title} in {self.release}", ""]
         used = {name for counts in self.rows.values() for name, count in counts.items() if count}
         lines += _table("rows", [n for n in ROW_NAMES if n in EXPRESSIONS or n in used], self.rows, total=True)
@@ -124,4 +128,5 @@ def _wrapped(text: str, indent: str, more: str = "  ") -> list[str]:
 
 
 def counted(count: int, noun: str) -> str:
+    """A number and its noun: "1 row", "1,100 rows"."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
