@@ -2,17 +2,13 @@
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from runs import SMALL, assert_same_weights, command, train, weights
+from runs import SMALL, assert_same_weights, train, train_until, weights
 from transformers import AutoModelForImageClassification, pipeline
 
 from affectnet_plus import EXPRESSIONS
@@ -235,14 +231,9 @@ def test_killed_in_the_second_fold_it_goes_on_to_the_very_same_weights(ferplus, 
     args = [*AU, "--dataset_name", ferplus, "--expressions", "sad", "fear", "--max_train_steps", 12, "--num_folds", 2]
     train(*args, "--output_dir", "unbroken", script="train_au.py", cwd=tmp_path)
     args += ["--output_dir", "killed", "--checkpointing_steps", 3, "--resume_from_checkpoint", "latest"]
-    process = subprocess.Popen(
-        command(*args, script="train_au.py"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    while not (tmp_path / "killed/fold-1/checkpoint-sad-3").exists() and process.poll() is None:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)  # expressions come in AffectNet's order: fear is still to be trained
-    process.wait()
+    # Expressions come in AffectNet's order: fear is still to be trained.
+    first = tmp_path / "killed/fold-1/checkpoint-sad-3"
+    train_until(first.exists, *args, script="train_au.py", cwd=tmp_path)
     assert list((tmp_path / "killed/fold-1").glob("checkpoint-sad-*")), "killed too late"
     train(*args, script="train_au.py", cwd=tmp_path)
     for fold in range(2):

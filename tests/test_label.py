@@ -2,13 +2,9 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +14,7 @@ import pytest
 import torch
 from datasets import Dataset, load_dataset
 from PIL import Image, ImageOps
-from runs import SMALL, command, train
+from runs import SMALL, Script, train, train_until
 from scipy.special import expit
 from transformers import AutoModelForImageClassification, pipeline
 
@@ -52,13 +48,10 @@ def experts(release, tmp_path_factory) -> Path:
     args = [*COMMON, "--data_dir", release, "--max_train_steps", 3, "--num_folds", 2, "--eval_strategy", "no"]
     ebc = [*args, "--backbones", "test_vit", "test_vit3", "--output_dir", "ebc"]
     au = [*args, "--backbone", "test_vit2", "--au_labels", release / "ground_truth.parquet", "--output_dir", "au"]
-    runs = [
-        subprocess.Popen(command(*flags, script=script), cwd=folder, stderr=subprocess.PIPE, text=True)
-        for script, flags in (("train_ebc.py", ebc), ("train_au.py", au))
-    ]
+    runs = [Script(script, *flags, cwd=folder) for script, flags in (("train_ebc.py", ebc), ("train_au.py", au))]
     for run in runs:
-        said = run.communicate()[1]
-        assert run.returncode == 0, said[-3000:]
+        status, _, error = run.wait()
+        assert status == 0, error[-3000:]
     return folder
 
 
@@ -147,18 +140,12 @@ def test_rows_are_labelled_by_experts_that_have_not_seen_them(labelled, experts,
 
 
 def test_killed_it_goes_on_to_the_same_bytes(labelled, experts, release):
-    args = command(*flags_of(experts, release), "--output_dir", "killed", script="label.py")
-    process = subprocess.Popen(
-        args, cwd=experts, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    args = [*flags_of(experts, release), "--output_dir", "killed"]
     folder = experts / "killed"
-    while len(list(folder.glob("*.parquet"))) < 2 and process.poll() is None:
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    train_until(lambda: len(list(folder.glob("*.parquet"))) >= 2, *args, script="label.py", cwd=experts)
     before = {file: file.stat().st_mtime_ns for file in folder.glob("*.parquet")}
     assert 2 <= len(before) < len(digests(labelled)), "killed too late"
-    subprocess.run(args, cwd=experts, capture_output=True, check=True)
+    train(*args, script="label.py", cwd=experts)
     assert digests(folder) == digests(labelled)
     assert all(file.stat().st_mtime_ns == time_ns for file, time_ns in before.items())
     assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in labelled.iterdir())
@@ -344,9 +331,7 @@ def test_labels_of_other_faces_with_the_same_ids_are_refused(labelled, release):
 def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_path):
     args = ["--data_dir", release, "--soft_labels", labelled, "--num_faces", 5]
     args += ["--output_file", "out/label_errors.html"]
-    script = Path(label.__file__).with_name("show_label_errors.py")
-    run = subprocess.run([sys.executable, script, *map(str, args)], cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    train(*args, script="show_label_errors.py", cwd=tmp_path)
     ours, prior = rows_of(labelled, "train"), json.loads((Path(labelled) / "label.json").read_text())["prior"]
     assert prior["contempt"] < 0.1
     balanced = reexpress(np.stack(ours["soft_label"]), [prior[name] for name in EXPRESSIONS], [1 / 8] * 8)
@@ -362,8 +347,7 @@ def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_pa
     page = (tmp_path / "out/label_errors.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 5 and 'class="bar human"' in page
     args[3] = labelled / "models"
-    run = subprocess.run([sys.executable, script, *map(str, args)], cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 2 and "does not hold all labels of train" in run.stderr
+    assert "does not hold all labels of train" in train(*args, script="show_label_errors.py", cwd=tmp_path, expect=2)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from datasets import Image, load_dataset
-from runs import command, weights
+from runs import TORCHRUN, TRAINING, weights
 from transformers import AutoModelForImageClassification
 
 from affectnet_plus.modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification
@@ -25,8 +25,6 @@ from affectnet_plus.training import train_ebc
 from affectnet_plus.training.checkpoints import locked, written_beside
 from affectnet_plus.training.evaluate_model import update_card
 from affectnet_plus.training.experts import Run, check_same_settings, complete_folder, not_decayed
-
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -301,8 +299,8 @@ def launched(ferplus, tmp_path):
         words = [*SMALL[:-2], "--dataset_name", data, "--output_dir", tmp_path / "ebc", "--expressions", "sad", *flags]
         words += ["--dataloader_num_workers", 1, "--max_train_steps", 100_000, "--checkpointing_steps", 2]
         return subprocess.Popen(
-            command(*words, processes=2), cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"MARKER": marker},
+            [sys.executable, *TORCHRUN, TRAINING / "train_ebc.py", "--use_cpu", *map(str, words)],
+            cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ | {"MARKER": marker},
         )  # fmt: skip
 
     yield launch

@@ -1,12 +1,8 @@
 """train_soft_fer.py as people run it, the model it makes, and experts that start from it."""
 
 import json
-import os
 import re
-import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from datasets import Value, load_dataset
-from runs import assert_same_weights, command, train, weights
+from runs import assert_same_weights, train, train_until, weights
 from scipy.special import logit, softmax
 from timm.utils import ModelEmaV3
 from transformers import AutoModelForImageClassification, pipeline
@@ -228,19 +224,14 @@ def test_killed_it_goes_on_to_the_very_same_weights(ferplus, tmp_path):
     args = [*COMMON[:-2], "--dataset_name", ferplus, *EVERYTHING, "--max_train_steps", 22, "--auto_augment", "rand-m5"]
     args += ["--checkpointing_steps", 3, "--resume_from_checkpoint", "latest"]
     train(*args, "--output_dir", "unbroken", script="train_soft_fer.py", cwd=tmp_path)
-    process = subprocess.Popen(
-        command(*args, "--output_dir", "killed", script="train_soft_fer.py"), cwd=tmp_path,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    while not list((tmp_path / "killed").glob("checkpoint-all-1?")) and process.poll() is None:  # after an epoch's end
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    args += ["--output_dir", "killed"]
+    after_an_epoch = "killed/checkpoint-all-1?"
+    train_until(lambda: list(tmp_path.glob(after_an_epoch)), *args, script="train_soft_fer.py", cwd=tmp_path)
     assert not (tmp_path / "killed/config.json").exists()
-    train(*args, "--output_dir", "killed", script="train_soft_fer.py", cwd=tmp_path)
+    train(*args, script="train_soft_fer.py", cwd=tmp_path)
     assert_same_weights(tmp_path / "killed", tmp_path / "unbroken")
     finished = (tmp_path / "killed/model.safetensors").stat().st_mtime_ns
-    train(*args, "--output_dir", "killed", script="train_soft_fer.py", cwd=tmp_path)
+    train(*args, script="train_soft_fer.py", cwd=tmp_path)
     assert (tmp_path / "killed/model.safetensors").stat().st_mtime_ns == finished  # nothing is trained again
 
 

@@ -1,11 +1,7 @@
 """train_ebc.py as people run it: real processes, a small release, small networks."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import ACCELERATE, SMALL, TRAINING, assert_same_weights, command, train, weights
+from runs import ACCELERATE, SMALL, Script, assert_same_weights, train, train_until, weights
 from scipy.spatial.distance import cosine
 from scipy.special import expit, logit
 from scipy.stats import spearmanr
@@ -88,15 +84,8 @@ def test_folder_is_a_complete_model(unbroken, release):
 def test_killed_in_mid_epoch_it_goes_on_to_the_very_same_weights(unbroken, release, tmp_path):
     args = [*SMALL, "--data_dir", release, "--output_dir", "ebc", "--expressions", "happy", "contempt"]
     args += ["--max_train_steps", 24, "--checkpointing_steps", 5, "--resume_from_checkpoint", "latest"]
-    process = subprocess.Popen(
-        command(*args), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
     # Killed in the second expression, after a checkpoint: no epoch has ended there.
-    wanted = tmp_path / "ebc" / "checkpoint-contempt-5"
-    while not wanted.exists() and process.poll() is None:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    train_until((tmp_path / "ebc" / "checkpoint-contempt-5").exists, *args, cwd=tmp_path)
     assert EBCConfig.from_pretrained(tmp_path / "ebc").expressions == ["happy"]
     assert list((tmp_path / "ebc").glob("checkpoint-contempt-*")), "killed before the first checkpoint"
     assert "happy: " not in train(*args, cwd=tmp_path)  # what was finished is not trained again
@@ -154,13 +143,9 @@ def test_two_processes_train_the_model_of_one(ferplus, tmp_path):
 def test_two_runs_share_a_folder(ferplus, tmp_path):
     args = [*SMALL, "--dataset_name", ferplus, "--output_dir", "ebc", "--max_train_steps", 12]
     args += ["--checkpointing_steps", 1, "--expressions"]
-    runs = [
-        subprocess.Popen(command(*args, name), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        for name in ("sad", "fear")
-    ]
-    for run in runs:
-        said = run.communicate()[1]
-        assert run.returncode == 0, said[-3000:]
+    for run in [Script("train_ebc.py", *args, name, cwd=tmp_path) for name in ("sad", "fear")]:
+        status, _, error = run.wait()
+        assert status == 0, error[-3000:]
     assert EBCConfig.from_pretrained(tmp_path / "ebc").expressions == ["sad", "fear"]
 
 
@@ -318,13 +303,7 @@ def test_columns_in_another_order_or_range_are_noticed(tmp_path):
 def test_resuming_with_other_settings_is_refused(ferplus, tmp_path, monkeypatch, capsys):
     args = [*SMALL, "--dataset_name", ferplus, "--output_dir", "ebc", "--expressions", "sad", "--max_train_steps", 400]
     args += ["--checkpointing_steps", 2]
-    process = subprocess.Popen(
-        command(*args), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    while not list((tmp_path / "ebc").glob("checkpoint-*")) and process.poll() is None:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    train_until(lambda: list((tmp_path / "ebc").glob("checkpoint-*")), *args, cwd=tmp_path)
 
     def refused(*flags) -> str:
         monkeypatch.chdir(tmp_path)
@@ -505,12 +484,8 @@ def test_js_divergence_of_known_distributions():
 def test_picture_of_faces_with_their_bars(unbroken, release, tmp_path):
     photo = next((release / "human_annotated/validation_set/images").iterdir())
     args = ["--model", unbroken, "--data_dir", release, "--images", photo, "--num_faces", 5]
-    run = subprocess.run(
-        [sys.executable, TRAINING / "show_faces.py", *map(str, args), "--output_file", "out/faces.png"],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.count("labelled ") == 5 and photo.name in run.stdout
+    said = train(*args, "--output_file", "out/faces.png", script="show_faces.py", cwd=tmp_path)
+    assert said.count("labelled ") == 5 and photo.name in said
     picture = Image.open(tmp_path / "out" / "faces.png")
     assert picture.width > 1000 and len(picture.convert("RGB").getcolors(2**20)) > 1000
 

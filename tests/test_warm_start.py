@@ -1,15 +1,11 @@
 """What an epoch of an expert is, which epoch is kept, and the start that all experts share."""
 
-import os
 import re
-import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-from runs import assert_same_weights, command, train, weights
+from runs import assert_same_weights, train, train_until, weights
 from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
@@ -110,11 +106,7 @@ def test_au_experts_can_go_on_from_the_start_of_an_ebc(warm, ferplus, tmp_path):
 def test_a_warm_start_that_was_killed_is_gone_on_with_or_refused(warm, ferplus, tmp_path):
     folder, args, _ = warm
     args = [*args, "--expressions", "happy", "--output_dir", "ebc", "--checkpointing_steps", 10]
-    process = subprocess.Popen(command(*args), cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
-    while not (tmp_path / "ebc/checkpoint-warm_start-10").exists() and process.poll() is None:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    train_until((tmp_path / "ebc/checkpoint-warm_start-10").exists, *args, cwd=tmp_path)
     assert not list((tmp_path / "ebc").glob("warm_start/*/config.json")), "killed too late"
     said = train(*args, cwd=tmp_path, expect=2)
     assert "checkpoint-warm_start-" in said and "--resume_from_checkpoint latest" in said
