@@ -329,16 +329,8 @@ def test_labels_of_other_faces_with_the_same_ids_are_refused(labelled, release):
 
 
 def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_path):
-    args = [
-        "--data_dir",
-        release,
-        "--soft_labels",
-        labelled,
-        "--num_faces",
-        5,
-        "--output_file",
-        "out/label_errors.html",
-    ]
+    args = ["--data_dir", release, "--soft_labels", labelled, "--num_faces", 5]
+    args += ["--output_file", "out/label_errors.html"]
     train(*args, script="show_label_errors.py", cwd=tmp_path)
     ours, prior = rows_of(labelled, "train"), json.loads((Path(labelled) / "label.json").read_text())["prior"]
     assert prior["contempt"] < 0.1

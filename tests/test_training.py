@@ -493,13 +493,15 @@ def test_picture_of_faces_with_their_bars(unbroken, release, tmp_path):
 def test_soft_label_metrics_against_scipy_and_by_hand():
     rng = np.random.default_rng(0)
     scores, truth = rng.random((300, 8)), rng.dirichlet(np.ones(8), 300)
-    scores[::2], truth[::3] = scores[::2].round(1), truth[::3].round(1)  # with ties
     metric = SoftLabels()
     result = metric.compute(predictions=scores, references=truth)
     assert result == metric.compute(predictions=scores.tolist(), references=torch.from_numpy(truth))
-    pairs = list(zip(scores, truth, strict=True))
-    assert result["spearman"] == pytest.approx(np.mean([spearmanr(*pair)[0] for pair in pairs]), abs=1e-9)
-    assert result["cosine"] == pytest.approx(1 - np.mean([cosine(*pair) for pair in pairs]), abs=1e-9)
+    tied = metric.compute(predictions=scores.round(1), references=truth.round(1))
+    for decimals, figures in ((20, result), (1, tied)):
+        pairs = zip(scores.round(decimals), truth.round(decimals), strict=True)
+        rank_correlations, distances = zip(*((spearmanr(*pair)[0], cosine(*pair)) for pair in pairs), strict=True)
+        assert figures["spearman"] == pytest.approx(np.mean(rank_correlations), abs=1e-9)
+        assert figures["cosine"] == pytest.approx(1 - np.mean(distances), abs=1e-9)
     order = scores.argsort(axis=1)
     assert result["top2"] == pytest.approx((order[:, -2:] == truth.argmax(axis=1)[:, None]).any(axis=1).mean())
     assert result["mae"] == pytest.approx(np.abs(scores - truth).mean())
