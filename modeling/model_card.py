@@ -28,7 +28,7 @@ _TITLES = {
 _AFFECTNET = "http://mohammadmahoor.com/pages/databases/affectnet/"
 _FERPLUS = "https://github.com/microsoft/FERPlus"
 _LICENCES = {  # by how the names of data begin
-    "affectnet": {"license": "other", "license_name": "affectnet", "license_link": _AFFECTNET},
+    ("affectnet",): {"license": "other", "license_name": "affectnet", "license_link": _AFFECTNET},
     ("ferplus", "fer_plus"): {"license": "other", "license_name": "ferplus", "license_link": _FERPLUS},
 }
 
@@ -59,7 +59,7 @@ def model_card(config, repo_id: str = "user/name") -> ModelCard:
     )
     return ModelCard.from_template(
         data,
-        template_path=_TEMPLATE if _TEMPLATE.is_file() else None,
+        template_path=str(_TEMPLATE) if _TEMPLATE.is_file() else None,
         config=config,
         model_id=_TITLES[config.model_type],
         repo_id=repo_id,
@@ -91,7 +91,7 @@ def _hub_name(data: str) -> str:
     return data if "/" in data else re.sub(r"[^\w.-]+", "-", data.lower().replace("+", "_plus")).strip("-")
 
 
-def _licence(datasets: list[str]) -> dict[str, str]:
+def _licence(datasets: list[str]) -> dict[str, Any]:
     """That of the data; ours, where a model has seen no other faces than those that we draw."""
     for start, licence in _LICENCES.items():
         if any(name.startswith(start) for name in datasets):
