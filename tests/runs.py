@@ -14,12 +14,15 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
 TRAINING = Path(__file__).parents[1] / "training"
 SMALL = ["--backbones", "test_vit", "test_vit3", "--image_size", "32", "--per_device_train_batch_size", "16"]
 SMALL += ["--dataloader_num_workers", "0", "--seed", "3", "--warm_start_epochs", "0"]
+SOFT_FER = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 1, "--seed", 3]
+SOFT_FER += ["--eval_strategy", "no"]
 ACCELERATE = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
 ACCELERATE += ["--mixed_precision", "no", "--dynamo_backend", "no"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -142,3 +145,13 @@ def write_grey_faces(folder: Path) -> None:
         file = folder / f"{split}-00000-of-00001.parquet"
         folder.mkdir(exist_ok=True)
         datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
+
+
+def refused(script, args, output_dir: Path, monkeypatch, capsys) -> str:
+    """The one sentence that a script's module ends with, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, args), "--output_dir", str(output_dir)])
+    with pytest.raises(SystemExit) as end:
+        script.main()
+    assert end.value.code == 2 and not (output_dir / "config.json").exists()
+    (message,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py: error: ")]
+    return message
