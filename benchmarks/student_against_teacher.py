@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import torch
+from record import RESULTS, write_result
 from tqdm import tqdm
 
 from affectnet_plus.modeling import (
@@ -52,7 +53,9 @@ def main():
     ratios = np.divide(seconds["teacher"], seconds["student"])
     result["times_as_fast"] = {"median": round(float(np.median(ratios)), 1), "from": round(ratios.min(), 1)}
     result["student"]["backbone"] = args.student
-    print(json.dumps(result | {"threads": torch.get_num_threads()}))
+    result |= {"image_size": faces.shape[-1], "batch_size": args.batch_size, "threads": torch.get_num_threads()}
+    write_result(RESULTS / "student_against_teacher.json", result)
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ which has only ever seen real faces, finds one; shares of the subsets; how often
 """
 
 import argparse
+import json
 import tempfile
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 from datasets import load_dataset
+from record import RESULTS, write_result
 
 import affectnet_plus
 from affectnet_plus import CATEGORIES, EXPRESSIONS, SUBSETS
@@ -30,11 +32,9 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         release = Path(folder) / "AffectNet+"
-        start, cpu = time.perf_counter(), time.process_time()
+        start = time.perf_counter()
         synthesize(release, train=args.train, validation=0, seed=args.seed, num_proc=1)
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        print(f"{args.train} pairs at 224 px, one process: {args.train / seconds:.0f} a second", end="")
-        print(f" ({args.train / cpu:.0f} a second of CPU time)" if cpu > 1 else "")
+        seconds = time.perf_counter() - start
         rows = load_dataset(
             affectnet_plus.__name__, "human_annotated_all", data_dir=str(release), split="train", cache_dir=folder
         )
@@ -44,13 +44,22 @@ def main():
         found = np.array([finds_a_face(image) for image in rows["image"]])
     is_face = labels != CATEGORIES.index("non-face")
     frontal = is_face & (truth["yaw"].abs() < 15).to_numpy()
-    print(f"Haar cascade finds a face in {found[frontal].mean():.1%} of {frontal.sum()} faces with |yaw| < 15 degrees,")
-    print(f"  in {found[~is_face].mean():.1%} of {(~is_face).sum()} non-faces")
     expression = labels < len(EXPRESSIONS)
-    print("subsets:", {name: f"{(subsets[expression] == i).mean():.1%}" for i, name in enumerate(SUBSETS)})
     dominant = truth[[f"intensity_{name}" for name in EXPRESSIONS]].to_numpy()[expression].argmax(axis=1)
-    print(f"human label is the true dominant expression in {(dominant == labels[expression]).mean():.1%}")
-    print("labels:", {name: Counter(labels.tolist())[i] for i, name in enumerate(CATEGORIES)})
+    result = {
+        "seed": args.seed,
+        "pairs": args.train,
+        "pairs_a_second": round(args.train / seconds, 1),
+        "frontal_faces": int(frontal.sum()),
+        "frontal_faces_detected": round(float(found[frontal].mean()), 4),
+        "non_faces": int((~is_face).sum()),
+        "non_faces_detected": round(float(found[~is_face].mean()), 4),
+        "subsets": {name: round(float((subsets[expression] == i).mean()), 4) for i, name in enumerate(SUBSETS)},
+        "human_label_is_dominant": round(float((dominant == labels[expression]).mean()), 4),
+        "labels": {name: Counter(labels.tolist())[i] for i, name in enumerate(CATEGORIES)},
+    }
+    write_result(RESULTS / "synthetic_faces.json", result)
+    print(json.dumps(result, indent=1))
 
 
 def finds_a_face(image) -> bool:

@@ -30,7 +30,7 @@ print(pipeline("soft-fer")("astronaut.png")["label"])
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")
-    subprocess.run([sys.executable, ROOT / "examples/photographs.py", folder], check=True)
+    subprocess.run([sys.executable, ROOT / "tests/photographs.py", folder], check=True)
     return folder
 
 

@@ -1,5 +1,7 @@
 #!/usr/bin/env python
-"""Cut faces out of photographs that come with scikit-image and matplotlib.
+"""Cut faces out of photographs that come with scikit-image and matplotlib, for the demo and for tests.
+
+    python tests/photographs.py demo/photographs
 
 An astronaut (NASA), Grace Hopper (US Navy), and faces of 25 x 25 pixels from Labeled Faces in the Wild.
 """
