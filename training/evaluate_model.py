@@ -285,7 +285,13 @@ def load_model(args) -> tuple[nn.Module, object, list[str]]:
 
 class Scores(nn.Module):
     """Any image classifier as pixel_values (B, 3, H, W) -> (B, 8) scores in our order, 0 for what it does not know, and
-    (B, 10) with valence and arousal where it has them."""
+    (B, 10) with valence and arousal where it has them.
+
+    Args:
+        model: gives `logits` (B, C).
+        to_ours: per class of the model, its index into `EXPRESSIONS`.
+        independent: its scores are sigmoids, not a softmax.
+    """
 
     def __init__(self, model: nn.Module, to_ours: list[int], independent: bool):
         super().__init__()
