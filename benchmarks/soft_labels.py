@@ -325,9 +325,9 @@ def with_truth(split: Split, data: list) -> Split:
 
 def figures(scores: np.ndarray, split: Split) -> dict[str, float]:
     """Of scores rounded as label.py does it: rows with ties and rows without have other rank correlations."""
-    metric, scores = SoftLabels(keep_in_memory=True), scores.round(DECIMALS).tolist()
-    result = metric.compute(predictions=scores, references=split.soft_labels.tolist())
-    of_labels = metric.compute(predictions=scores, references=np.eye(len(EXPRESSIONS))[split.labels].tolist())
+    metric, scores = SoftLabels(), scores.round(DECIMALS)
+    result = metric.compute(predictions=scores, references=split.soft_labels)
+    of_labels = metric.compute(predictions=scores, references=np.eye(len(EXPRESSIONS))[split.labels])
     more = {"ece_labels": of_labels["ece"], "auroc": auroc(np.array(scores), split.soft_labels.argmax(axis=1))}
     return {name: round(value, 5) for name, value in (result | more).items()}
 

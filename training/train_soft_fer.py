@@ -194,16 +194,12 @@ def figures(outputs: dict[str, np.ndarray], config: SoftFerConfig, evaluation: S
     log_odds = torch.from_numpy(outputs)
     if config.activation == "softmax":
         log_odds = log_odds_of_softmax(log_odds)
-    human = HumanLabels(EXPRESSIONS, keep_in_memory=True).compute(
-        predictions=outputs.argmax(axis=1).tolist(), references=evaluation.labels.tolist()
-    )
+    human = HumanLabels(EXPRESSIONS).compute(predictions=outputs.argmax(axis=1), references=evaluation.labels)
     result = {name: human[name] for name in ("accuracy", "macro_f1")}
     if evaluation.soft_labels is not None:
         result["js_divergence"] = js_divergence(log_odds.sigmoid().numpy(), evaluation.soft_labels)
     if config.valence_arousal:
-        near = ValenceArousal(keep_in_memory=True).compute(
-            predictions=np.tanh(affect).tolist(), references=evaluation.affect().tolist()
-        )
+        near = ValenceArousal().compute(predictions=np.tanh(affect), references=evaluation.affect())
         result["ccc"] = float(np.mean([near[name]["ccc"] for name in ("valence", "arousal")]))
     return result
 

@@ -184,6 +184,5 @@ def _figures(outputs: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, fl
     """Of logits (N, classifiers * expressions): the classifiers' mean distribution against human labels (N,)."""
     logits = torch.from_numpy(outputs["logits"]).unflatten(1, (-1, len(EXPRESSIONS)))
     predicted = logits.softmax(dim=2).mean(dim=1).argmax(dim=1)
-    human = HumanLabels(EXPRESSIONS, keep_in_memory=True)
-    human = human.compute(predictions=predicted.tolist(), references=labels.tolist())
+    human = HumanLabels(EXPRESSIONS).compute(predictions=predicted, references=labels)
     return {name: human[name] for name in ("accuracy", "macro_f1")}

@@ -47,4 +47,4 @@ def evaluate_folder(run: Run) -> None:
 
 
 def one_vs_rest(expressions: list[str], scores: np.ndarray, labels: np.ndarray) -> dict:
-    return OneVsRest(expressions, keep_in_memory=True).compute(predictions=scores.tolist(), references=labels.tolist())
+    return OneVsRest(expressions).compute(predictions=scores, references=labels)
