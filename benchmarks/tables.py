@@ -114,7 +114,7 @@ def read(folder: Path) -> dict:
     """{"soft_labels" and "soft_targets": {yardstick: results by seed}, and each of `SINGLE` that is there}."""
     known = {"soft_labels": {}, "soft_targets": {}}
     for file in sorted(folder.glob("*.json")):
-        result = json.loads(file.read_text(encoding="utf-8"))
+        result = renamed(json.loads(file.read_text(encoding="utf-8")))
         if "yardstick" in result:
             kind, yardstick, _ = file.stem.split("-")
             known[kind].setdefault(yardstick, []).append(result)
@@ -124,6 +124,13 @@ def read(folder: Path) -> dict:
         for results in of_kind.values():
             results.sort(key=lambda result: result["seed"])
     return known
+
+
+def renamed(value):
+    """The same with today's names of figures: some results are of a commit that called the JS divergence `js`."""
+    if isinstance(value, dict):
+        return {"js_divergence" if key == "js" else key: renamed(item) for key, item in value.items()}
+    return [renamed(item) for item in value] if isinstance(value, list) else value
 
 
 def soft_label_tables(known: dict) -> dict[str, dict[str, dict]]:
@@ -175,6 +182,8 @@ def table(rows: dict[str, list], titles: dict[str, str], figures: dict[str, tupl
         figures: {figure: (what to call it, min or max, whichever is better, or None)}.
         head: of the first column.
     """
+    every = [seed for seeds in rows.values() for seed in seeds if seed]
+    figures = {key: value for key, value in figures.items() if all(key in seed for seed in every)}
     values = {
         row: {key: np.array([seed[key] for seed in seeds if seed]) for key in figures}
         for row, seeds in rows.items()
