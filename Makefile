@@ -86,3 +86,7 @@ docs: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	mkdir -p .venv/typed/affectnet_plus
+	ln -sfn ../../../affectnet_plus.py .venv/typed/affectnet_plus/__init__.py
+	ln -sfn ../../../releases ../../../modeling .venv/typed/affectnet_plus
+	MYPYPATH=.venv/typed $(BIN)/mypy

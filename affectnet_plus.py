@@ -35,8 +35,7 @@ from datasets.table import table_cast
 _installed = Path(__file__).with_suffix("")
 __path__ = [str(_installed if (_installed / "releases").is_dir() else _installed.parent)]
 
-from affectnet_plus.releases import __version__ as __version__
-from affectnet_plus.releases import rows, skipped
+from affectnet_plus.releases import __version__, rows, skipped
 from affectnet_plus.releases.about import about
 from affectnet_plus.releases.expressions import (
     ANGLES,
@@ -57,27 +56,10 @@ from affectnet_plus.releases.find import DATA_DIR_VARIABLE, LAYOUTS, find_releas
 from affectnet_plus.releases.rows import Damage, ReleaseError
 
 __all__ = [
-    "ANGLES",
-    "CATEGORIES",
-    "DATA_DIR_VARIABLE",
-    "ETHNICITIES",
-    "EXPRESSIONS",
-    "GENDERS",
-    "LABEL_ORDERS",
-    "SUBSETS",
-    "SYNONYMS",
-    "AffectNetPlus",
-    "AffectNetPlusConfig",
-    "FerPlusConfig",
-    "ReleaseError",
-    "convert_indices",
-    "convert_names",
-    "convert_scores",
-    "features",
-    "find_release",
-    "match_expressions",
-    "recognise",
-]
+    "ANGLES", "CATEGORIES", "DATA_DIR_VARIABLE", "ETHNICITIES", "EXPRESSIONS", "GENDERS", "LABEL_ORDERS", "SUBSETS",
+    "SYNONYMS", "AffectNetPlus", "AffectNetPlusConfig", "FerPlusConfig", "ReleaseError", "__version__",
+    "convert_indices", "convert_names", "convert_scores", "features", "find_release", "match_expressions", "recognise",
+]  # fmt: skip
 
 
 def features(categories: tuple[str, ...] = EXPRESSIONS, votes: bool = False) -> datasets.Features:
@@ -140,6 +122,7 @@ class AffectNetPlusConfig(datasets.BuilderConfig):
         return super().create_config_id({**config_kwargs, "state": str(state)}, custom_features)
 
     def check(self) -> None:
+        """Raises `ReleaseError` where an option is none that is known."""
         _check_choice("on_error", self.on_error, ("raise", "skip"))
 
 
@@ -298,7 +281,7 @@ def _register() -> None:
             raise ReleaseError("affectnet_plus reads a folder: name it by data_dir, without revision or data_files.")
         return DatasetModule(__name__, READING_FORMAT, builder_kwargs={"dataset_name": _CACHE_NAME})
 
-    dataset_module_factory.knows_affectnet_plus = True
+    dataset_module_factory.__dict__["knows_affectnet_plus"] = True
     for module in (datasets.load, datasets.inspect):
         module.dataset_module_factory = dataset_module_factory
 

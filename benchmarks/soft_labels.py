@@ -111,10 +111,10 @@ def measure(args) -> None:
 
 def beside(file: Path, result: dict, only_half: bool) -> dict:
     """What the file holds of the other half, and the result; the other half may have been written in the meantime."""
-    held = json.loads(file.read_text()) if only_half and file.exists() else {}
-    if any(held.get(name, result[name]) != result[name] for name in ("recipe", "mixed_precision")):
+    earlier = json.loads(file.read_text()) if only_half and file.exists() else {}
+    if any(earlier.get(name, result[name]) != result[name] for name in ("recipe", "mixed_precision")):
         sys.exit(f"{file} is of another recipe or precision: measure both halves anew, without --only.")
-    return held | result
+    return earlier | result
 
 
 def measure_validation(run: "Runner", data: list) -> dict:

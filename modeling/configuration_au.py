@@ -53,7 +53,8 @@ class AUConfig(SoftLabelConfig):
     def adopt_labels(self) -> None:
         """As `SoftLabelConfig`; classes that are none of the eight expressions have no units unless they are given."""
         super().adopt_labels()
-        lacking = [name for name in self.expressions if name not in self.action_units]
+        units = self.action_units or {}
+        lacking = [name for name in self.expressions if name not in units]
         if missing := [name for name in lacking if name in ACTION_UNITS]:
             raise ValueError(f"action_units lacks {', '.join(missing)}: give each expression a list, empty or not.")
-        self.action_units = self.action_units | {name: [] for name in lacking}
+        self.action_units = units | {name: [] for name in lacking}

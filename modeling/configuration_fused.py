@@ -1,5 +1,7 @@
 """Configuration of the fused experts: EBC and AU experts in one model."""
 
+from typing import cast
+
 from huggingface_hub.dataclasses import strict
 
 from .configuration_au import AUConfig
@@ -51,14 +53,20 @@ class FusedConfig(SoftLabelConfig):
     def adopt_labels(self) -> None:
         """As `SoftLabelConfig`, in both models as well."""
         super().adopt_labels()
-        for config in (self.ebc, self.au):
+        for config in self.experts:
             config.id2label = dict(self.id2label)
             config.adopt_labels()
 
     @property
+    def experts(self) -> tuple[EBCConfig, AUConfig]:
+        """The two, which `__post_init__` has made of dictionaries."""
+        return cast(EBCConfig, self.ebc), cast(AUConfig, self.au)
+
+    @property
     def prior_of_experts(self) -> dict[str, float] | None:
         """What both are calibrated to before `calibration` is applied to their mixture."""
-        return self.ebc.prior if self.au.prior else None
+        ebc, au = self.experts
+        return ebc.prior if au.prior else None
 
     @property
     def prior(self) -> dict[str, float] | None:

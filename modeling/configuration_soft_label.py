@@ -97,7 +97,8 @@ class SoftLabelConfig(PreTrainedConfig):
     @property
     def prior(self) -> dict[str, float] | None:
         """Per expression the class frequency that its score is calibrated to; None where that was not recorded."""
-        known = {name: self.calibration.get(name, {}).get("prior") for name in self.expressions}
+        calibration = self.calibration or {}
+        known: dict = {name: calibration.get(name, {}).get("prior") for name in self.expressions}
         return None if None in known.values() else known
 
     @property

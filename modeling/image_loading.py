@@ -83,7 +83,7 @@ def undecoded(rows, column: str):
     Rows stay as they are where somebody has set a transform, which expects images, or where a stream knows no columns.
     """
     feature = (rows.features or {}).get(column)
-    if type(feature).__name__ != "Image" or not feature.decode or feature.mode not in (None, "RGB"):
+    if feature is None or type(feature).__name__ != "Image" or not feature.decode or feature.mode not in (None, "RGB"):
         return rows
     if getattr(rows, "format", {}).get("type") == "custom":
         return rows

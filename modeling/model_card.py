@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -27,7 +28,7 @@ _TITLES = {
 _AFFECTNET = "http://mohammadmahoor.com/pages/databases/affectnet/"
 _FERPLUS = "https://github.com/microsoft/FERPlus"
 _LICENCES = {  # by how the names of data begin
-    "affectnet": {"license": "other", "license_name": "affectnet", "license_link": _AFFECTNET},
+    ("affectnet",): {"license": "other", "license_name": "affectnet", "license_link": _AFFECTNET},
     ("ferplus", "fer_plus"): {"license": "other", "license_name": "ferplus", "license_link": _FERPLUS},
 }
 
@@ -58,7 +59,7 @@ def model_card(config, repo_id: str = "user/name") -> ModelCard:
     )
     return ModelCard.from_template(
         data,
-        template_path=_TEMPLATE if _TEMPLATE.is_file() else None,
+        template_path=str(_TEMPLATE) if _TEMPLATE.is_file() else None,
         config=config,
         model_id=_TITLES[config.model_type],
         repo_id=repo_id,
@@ -90,7 +91,7 @@ def _hub_name(data: str) -> str:
     return data if "/" in data else re.sub(r"[^\w.-]+", "-", data.lower().replace("+", "_plus")).strip("-")
 
 
-def _licence(datasets: list[str]) -> dict[str, str]:
+def _licence(datasets: list[str]) -> dict[str, Any]:
     """That of the data; ours, where a model has seen no other faces than those that we draw."""
     for start, licence in _LICENCES.items():
         if any(name.startswith(start) for name in datasets):
@@ -113,7 +114,7 @@ def _evaluation_results(evaluation: dict) -> list[EvalResult] | None:
     names = CARD_METRICS | {f"{name}_ccc": f"{name}, concordance (CCC)" for name in ("valence", "arousal")}
     asked = evaluation.get("expressions", ID2LABEL.values())
     among = f", among {', '.join(asked)}" if len(asked) < len(ID2LABEL) else ""
-    of_data = {
+    of_data: dict[str, Any] = {
         "task_type": "image-classification",
         "task_name": "facial expression recognition",
         "dataset_name": f"{evaluation.get('data')}, {evaluation.get('rows'):,} faces{among}" if evaluation else "",

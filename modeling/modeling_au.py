@@ -23,7 +23,7 @@ class MultiHeadClassifier(nn.Module):
         super().__init__()
         self.config = config
         self.of_expression = 1 + config.rest_outputs
-        heads = self.of_expression + len(config.action_units[expression])
+        heads = self.of_expression + len((config.action_units or {})[expression])
         self.backbone = create_backbone(config.backbone, heads, config.network_size, pretrained)
 
     def forward(self, pixel_values: Tensor) -> Tensor:

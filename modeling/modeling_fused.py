@@ -30,8 +30,8 @@ class FusedForImageClassification(SoftLabelModel):
 
     def __init__(self, config: FusedConfig):
         super().__init__(config)
-        self.ebc = EBCForImageClassification(config.ebc)
-        self.au = AUForImageClassification(config.au)
+        ebc, au = config.experts
+        self.ebc, self.au = EBCForImageClassification(ebc), AUForImageClassification(au)
         self.post_init()
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> FusedOutput:

@@ -5,6 +5,7 @@ import inspect
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,9 +53,10 @@ class SoftLabelModel(PreTrainedModel):
     accepts_loss_kwargs = False  # the loss is a batch's mean: `Trainer` divides it when it accumulates gradients
     supports_gradient_checkpointing = True
 
-    def __init__(self, config):
+    def __init__(self, config) -> None:
         config.adopt_labels()
         super().__init__(config)
+        self.config: Any
 
     def _init_weights(self, module):
         # timm has initialised its own weights. What no checkpoint holds (position tables and the like) has to be
@@ -155,9 +157,7 @@ class SoftLabelModel(PreTrainedModel):
         folder.mkdir(parents=True, exist_ok=True)
         for source in (type(self), SoftFerPipeline):
             custom_object_save(source, folder)
-        shutil.copyfile(
-            inspect.getsourcefile(read_regular_file), folder / "files.py"
-        )  # the code, not where it comes from
+        shutil.copyfile(inspect.getfile(read_regular_file), folder / "files.py")  # the code, not where it comes from
         self.config.auto_map = {
             "AutoConfig": _name_in_folder(self.config_class),
             "AutoModelForImageClassification": _name_in_folder(type(self)),
@@ -190,6 +190,6 @@ class SoftLabelModel(PreTrainedModel):
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, with_code=True, max_shard_size=max_shard_size)
             card = model_card(self.config, repo_id)
-            card.data.tags += [tag for tag in tags or [] if tag not in card.data.tags]
+            card.data["tags"] += [tag for tag in tags or [] if tag not in card.data["tags"]]
             card.save(Path(folder) / "README.md")
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, revision=revision, **kwargs))

@@ -174,7 +174,7 @@ def _lines(path: str, image_folders: tuple[str, ...]) -> list[CsvShard]:
 
 def times(release: str, config) -> list:
     """The cache holds crops, so an overwritten photograph must be seen as well as an overwritten list."""
-    state = [
+    state: list[tuple] = [
         (path, os.stat(path).st_ctime_ns, os.stat(path).st_mtime_ns) for path in folders(release, config.name).values()
     ]
     for folder in _found(release, _FOLDERS).values():

@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import IO
 
 import numpy as np
@@ -30,7 +30,7 @@ _ALL_SPLITS = {
     ferplus: ("train", "validation", "test"),
 }
 # Rows as published, and those of them with one of the eight expressions where that is known.
-_PUBLISHED = {
+_PUBLISHED: dict[ModuleType, dict[str, tuple[int, int | None]]] = {
     plus: {"train": (414_799, 287_651), "validation": (5_500, 3_999), "no_human_annotated": (539_607, None)},
     affectnet_2021: {"train": (287_651, 287_651), "validation": (3_999, 3_999)},
     affectnet_2017: {"train": (414_799, None), "validation": (5_500, None)},
@@ -99,7 +99,8 @@ def _check(release: str, config_name: str, num_proc: int, all_problems: IO | Non
     digests = np.zeros((starts[-1], 2), np.uint64)
     image_ids = np.full(starts[-1], -1)
     bad = np.zeros(starts[-1], bool)
-    sizes, left_out = Counter(), Counter()
+    sizes: Counter[tuple[int, int]] = Counter()
+    left_out: Counter[str] = Counter()
     with tqdm(total=int(starts[-1]), desc="Checking", unit="row") as progress:
         for (split, shard, _), start, found in zip(jobs, starts[:-1], mapped(check_rows, jobs, num_proc), strict=True):
             here = slice(start, start + len(found.image_ids))
@@ -115,7 +116,8 @@ def _check(release: str, config_name: str, num_proc: int, all_problems: IO | Non
                 findings.add(problem, all_problems)
             progress.update(len(shard))
 
-    repeated, across = Counter(), 0
+    repeated: Counter[str] = Counter()
+    across = 0
     for one, other in _same_images(digests, image_ids):
         (split, path), (first_split, first_path) = (_image_at(jobs, starts, image_ids, place) for place in (one, other))
         if split == first_split:
@@ -134,7 +136,7 @@ def _check(release: str, config_name: str, num_proc: int, all_problems: IO | Non
 
 def _splits(release: str, config_name: str) -> dict[str, tuple]:
     """{split: (config, shards, damages)} of everything that lies there."""
-    names = (config_name,)
+    names = [config_name]
     if LAYOUTS[config_name] is plus:
         folders = {"human_annotated_all": "human_annotated", "no_human_annotated": "no_human_annotated"}
         names = [name for name, folder in folders.items() if os.path.isdir(os.path.join(release, folder))]
@@ -178,14 +180,13 @@ def _remarks(layout, findings: Findings, pairs: dict, left_out: Counter, sizes: 
         if split in pairs:
             counts.append(f"{split} {_against(pairs[split], published)}")
             if published_expressions and published_expressions != published:
-                own = sum(findings.rows[split][name] for name in EXPRESSIONS)
-                counts[-1] += f", {_against(own, published_expressions)} with an expression"
+                expressed = sum(findings.rows[split][name] for name in EXPRESSIONS)
+                counts[-1] += f", {_against(expressed, published_expressions)} with an expression"
     if counts:
         yield f"Rows, against the published release: {'; '.join(counts)}."
-    if left_out := {split: count for split, count in left_out.items() if count}:
+    if unseen := [f"{count:,} of {split}" for split, count in left_out.items() if count]:
         why = "withdrawn by FER+ itself" if layout is ferplus else "without one of the eight expressions"
-        shown = ", ".join(f"{count:,} of {split}" for split, count in left_out.items())
-        yield f"Rows {why}, which loading leaves out, were not looked at: {shown}."
+        yield f"Rows {why}, which loading leaves out, were not looked at: {', '.join(unseen)}."
     if len(sizes) > 1 or any(width != height for width, height in sizes):
         most = [f"{width} x {height} ({count:,})" for (width, height), count in sizes.most_common(6)]
         more = f" and {len(sizes) - 6} more" if len(sizes) > 6 else ""

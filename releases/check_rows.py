@@ -16,8 +16,14 @@ from .find import LAYOUTS
 from .findings import ODD_VALUE, RANK_RULE, ROW_NAMES, Problem
 from .rows import NUMBERS, Damage, Shard
 
-_RANGES = {"valence": (-1, 1), "arousal": (-1, 1), "age": (0, 120), "gender": (0, 1), "ethnicity": (0, 1)}
-_SUMS = {"gender": (0.9, 1.1), "ethnicity": (0.9, 1.1)}
+_RANGES: dict[str, tuple[float, float]] = {
+    "valence": (-1, 1),
+    "arousal": (-1, 1),
+    "age": (0, 120),
+    "gender": (0, 1),
+    "ethnicity": (0, 1),
+}
+_SUMS: dict[str, tuple[float, float]] = {"gender": (0.9, 1.1), "ethnicity": (0.9, 1.1)}
 _ROUNDING = 1e-5  # of float32
 _MOST_OVERSHOOT = 0.25  # of a landmark, in widths or heights of the picture: real ones do overshoot a little
 # The columns that the releases call by another name, and the one release that has a file for each.
@@ -40,6 +46,7 @@ class CheckedRows(NamedTuple):
 
 
 def check_rows(job: tuple) -> CheckedRows:
+    """Reads the shard of a job (split, shard, config) and looks at each of its rows."""
     split, shard, config = job
     image_ids, labels, subsets, packed, digests, sizes, problems = [], [], [], [], [], [], []
     for row in LAYOUTS[config.name].rows(shard, config):
@@ -89,17 +96,17 @@ def _odd_values(shard, numbers: np.ndarray, sizes: np.ndarray) -> Iterator[tuple
     for column, (least, most) in _RANGES.items():
         values = numbers[column].reshape(len(numbers), -1)
         odd = (values < least) | (values > most)
-        for index in np.flatnonzero(odd.any(axis=1)):
+        for index in np.flatnonzero(odd.any(axis=1)).tolist():
             value = values[index][odd[index]][0]
             yield index, ODD_VALUE, column, f'has {value:.6g} in "{key(column)}", outside [{least}, {most}]'
     for column, (least, most) in _SUMS.items():
         sums = numbers[column].sum(axis=1, dtype=float)
-        for index in np.flatnonzero((sums < least - _ROUNDING) | (sums > most + _ROUNDING)):
+        for index in np.flatnonzero((sums < least - _ROUNDING) | (sums > most + _ROUNDING)).tolist():
             what = f'has scores in "{key(column)}" that sum to {sums[index]:.3g}, not to about 1'
             yield index, ODD_VALUE, column, what
     points, sizes = numbers["landmarks_68"], sizes[:, None]  # (n, 68, 2), (n, 1, 2)
     overshoot = (np.maximum(-points, points - sizes) / sizes).max(axis=2)
-    for index in np.flatnonzero((overshoot > _MOST_OVERSHOOT).any(axis=1)):
+    for index in np.flatnonzero((overshoot > _MOST_OVERSHOOT).any(axis=1)).tolist():
         count, (x, y) = (overshoot[index] > _MOST_OVERSHOOT).sum(), points[index, overshoot[index].argmax()]
         width, height = sizes[index, 0]
         what = f'has {count} of the 68 points of "{key("landmarks_68")}" far outside the picture of {width} x {height}'
@@ -110,9 +117,9 @@ def _rank_rule(numbers: np.ndarray, labels: np.ndarray, subsets: np.ndarray) -> 
     """The subset is the rank of the label's score in the soft label; with equal scores it may be either rank."""
     ranked = np.flatnonzero(subsets >= 0)
     scores = numbers["soft_label"][ranked]
-    own = np.take_along_axis(scores, labels[ranked, None], axis=1)
-    best = 1 + (scores > own).sum(axis=1)
-    worst = best - 1 + (scores == own).sum(axis=1)
+    of_label = np.take_along_axis(scores, labels[ranked, None], axis=1)
+    best = 1 + (scores > of_label).sum(axis=1)
+    worst = best - 1 + (scores == of_label).sum(axis=1)
     low, high = np.digitize((best, worst), (2, 4))  # rank 1, 2-3, 4-8
     for place in np.flatnonzero((subsets[ranked] < low) | (subsets[ranked] > high)):
         index, rank = ranked[place], f"{best[place]}" + (f" to {worst[place]}" if worst[place] > best[place] else "")
@@ -134,6 +141,7 @@ def _annotation_path(shard, image_id: int, column: str) -> str:
 
 
 def image_path(shard, image_id: int) -> str:
+    """Where the image of a row lies, in words: a file, or a row of one."""
     if isinstance(shard, CsvShard):
         return f"{shard.path}, row {image_id}"
     if isinstance(shard, VoteShard):

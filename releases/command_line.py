@@ -3,6 +3,9 @@
 import argparse
 import os
 
+from .check import check
+from .export import export
+
 LAYOUTS = ("plus", "2021", "2017")
 VALIDATION_FREQUENCIES = ("balanced", "train")
 
@@ -71,8 +74,6 @@ def _add_check(commands) -> None:
 
 
 def _check(root: str, json: str | None, num_proc: int) -> int:
-    from .check import check  # here, because `datasets` takes seconds to import
-
     findings = check(root, num_proc, json)
     print(findings.page())
     return 0 if findings.whole else 1
@@ -92,10 +93,4 @@ def _add_export(commands) -> None:
     command.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="what to do at a broken row")
     command.add_argument("--num_proc", metavar="P", type=int, default=os.cpu_count(), help="processes")
     command.add_argument("--rows_per_file", metavar="N", type=int, default=10_000, help="rows of one Parquet file")
-    command.set_defaults(run=_export)
-
-
-def _export(root: str, out: str, **options) -> None:
-    from .export import export  # here, because `datasets` takes seconds to import
-
-    export(root, out, **options)
+    command.set_defaults(run=export)

@@ -72,8 +72,8 @@ def dataset_card(release: str, config_name: str, files: dict[str, str], skipped:
     """
     layout = LAYOUTS[config_name]
     facts = about(config_name)
-    parts = _read(files)
-    configs = _configs(config_name, parts)
+    tables = _read(files)
+    configs = _configs(config_name, tables)
     default = next(iter(configs))
     data = DatasetCardData(
         license="other",
@@ -81,7 +81,7 @@ def dataset_card(release: str, config_name: str, files: dict[str, str], skipped:
         license_link=facts["homepage"],
         pretty_name=layout.TITLE,
         task_categories=["image-classification"],
-        size_categories=[_size_category(sum(rows.number() for rows in parts.values()))],
+        size_categories=[_size_category(sum(rows.number() for rows in tables.values()))],
         tags=["facial-expression-recognition", *["soft-labels"] * (config_name in _SOFT_LABELS), "affectnet-plus"],
         configs=[
             {
@@ -89,7 +89,7 @@ def dataset_card(release: str, config_name: str, files: dict[str, str], skipped:
                 **({"default": True} if name == default else {}),
                 # `datasets` caches a folder by its name and its card alone. With a checksum of the files there, what
                 # it has cached of an older export, or of another one of the same name, is not taken for this one.
-                "description": f"{_sentence(_CONFIGURATIONS[name])} Checksum {_checksum(splits, parts)}.",
+                "description": f"{_sentence(_CONFIGURATIONS[name])} Checksum {_checksum(splits, tables)}.",
                 "data_files": [
                     {"split": split, "path": [f"{folder}/{split}-*.parquet" for folder in folders]}
                     for split, folders in splits.items()
@@ -102,7 +102,7 @@ def dataset_card(release: str, config_name: str, files: dict[str, str], skipped:
     drawn = os.path.isfile(os.path.join(release, "ground_truth.parquet"))
     if config_name != "ferplus" and not drawn:
         data["extra_gated_prompt"] = _PROMPT.format(**facts)
-    DatasetInfosDict({name: _info(name, configs[name], parts) for name in configs}).to_dataset_card_data(data)
+    DatasetInfosDict({name: _info(name, configs[name], tables) for name in configs}).to_dataset_card_data(data)
 
     categories = CATEGORIES if "human_annotated_all" in configs else EXPRESSIONS
     return DatasetCard.from_template(
@@ -116,7 +116,7 @@ def dataset_card(release: str, config_name: str, files: dict[str, str], skipped:
         default=default,
         split=next(iter(configs[default])),
         configurations={name: _CONFIGURATIONS[name] for name in configs},
-        tables=_tables(parts),
+        tables=_tables(tables),
         labels=", ".join(f"{index} {name}" for index, name in enumerate(categories)),
         soft_labels=_SOFT_LABELS.get(config_name, _NO_SOFT_LABELS),
         columns=_columns(config_name),
@@ -134,8 +134,8 @@ def _sentence(text: str) -> str:
 
 
 def _read(files: dict[str, str]) -> dict[tuple[str, str], _Rows]:
-    """{(folder, split): its rows}"""
-    found = {}
+    """{(folder, split): its rows}."""
+    found: dict[tuple[str, str], _Rows] = {}
     for name, path in files.items():
         folder, _, file_name = name.partition("/")
         with pq.ParquetFile(path) as file:
@@ -151,31 +151,31 @@ def _read(files: dict[str, str]) -> dict[tuple[str, str], _Rows]:
     return found
 
 
-def _configs(config_name: str, parts: dict[tuple[str, str], _Rows]) -> dict[str, dict[str, list[str]]]:
+def _configs(config_name: str, tables: dict[tuple[str, str], _Rows]) -> dict[str, dict[str, list[str]]]:
     """{configuration: {split: folders}}, the default first. `datasets` cannot load a split without rows: left out."""
     folders = {config_name: [config_name]}
     if config_name == "human_annotated":
         folders = {name: ["human_annotated"] for name in ("human_annotated", *SUBSETS)}
         folders["human_annotated_all"] = ["human_annotated", "without_expression"]
         folders["no_human_annotated"] = ["no_human_annotated"]
-    configs = {}
+    configs: dict[str, dict[str, list[str]]] = {}
     for name, looked_for in folders.items():
-        for folder, split in parts:
-            if folder in looked_for and parts[folder, split].number(_subset(name)):
+        for folder, split in tables:
+            if folder in looked_for and tables[folder, split].number(_subset(name)):
                 configs.setdefault(name, {}).setdefault(split, []).append(folder)
     return configs
 
 
-def _checksum(splits: dict[str, list[str]], parts: dict[tuple[str, str], _Rows]) -> str:
-    return "-".join(f"{parts[folder, split].checksum:08x}" for split, folders in splits.items() for folder in folders)
+def _checksum(splits: dict[str, list[str]], tables: dict[tuple[str, str], _Rows]) -> str:
+    return "-".join(f"{tables[folder, split].checksum:08x}" for split, folders in splits.items() for folder in folders)
 
 
 def _subset(name: str) -> int | None:
     return SUBSETS.index(name) if name in SUBSETS else None
 
 
-def _info(name: str, splits: dict[str, list[str]], parts: dict[tuple[str, str], _Rows]) -> datasets.DatasetInfo:
-    read = {split: [parts[folder, split] for folder in folders] for split, folders in splits.items()}
+def _info(name: str, splits: dict[str, list[str]], tables: dict[tuple[str, str], _Rows]) -> datasets.DatasetInfo:
+    read = {split: [tables[folder, split] for folder in folders] for split, folders in splits.items()}
     infos = datasets.SplitDict()
     for split, kinds in read.items():
         numbers = [rows.number(_subset(name)) for rows in kinds]
@@ -197,12 +197,12 @@ def _size_category(count: int) -> str:
     return f"n<{bounds[0]}" if place == 0 else f"{bounds[place - 1]}<n<{bounds[place]}"
 
 
-def _tables(parts: dict[tuple[str, str], _Rows]) -> str:
+def _tables(tables: dict[tuple[str, str], _Rows]) -> str:
     """Rows by expression and, where there are any, by subset."""
-    columns = {}
-    for (folder, split), rows in parts.items():
+    columns: dict[str, Counter] = {}
+    for (folder, split), rows in tables.items():
         columns.setdefault(folder if folder == "no_human_annotated" else split, Counter()).update(rows.counts)
-    tables = []
+    texts = []
     for place, (title, names) in enumerate((("label", CATEGORIES), ("subset", SUBSETS))):
         if title == "subset" and all(subset is None for column in columns.values() for _, subset in column):
             continue
@@ -212,14 +212,14 @@ def _tables(parts: dict[tuple[str, str], _Rows]) -> str:
             if any(counts):
                 lines.append(["null" if number is None else names[number], *(f"{count:,}" for count in counts)])
         lines.append(["all", *(f"{column.total():,}" for column in columns.values())])
-        tables.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    return "\n\n".join(tables)
+        texts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(texts)
 
 
 def _columns(config_name: str) -> str:
     """The list of columns in the docstring of `features`, but `image`, which is another thing here."""
     from affectnet_plus import features  # here: that file is above this folder, and imports from it
 
-    listed = re.search(r"(?s)- `image_id`.*?(?=\n- `votes`|\n\n)", inspect.getdoc(features))[0]
+    listed = re.findall(r"(?s)- `image_id`.*?(?=\n- `votes`|\n\n)", inspect.getdoc(features) or "")[0]
     votes = '\n- `votes`: how many of ten people chose each expression, "unknown" and "not a face".'
     return listed.replace("of `EXPRESSIONS`", "above") + votes * (config_name == "ferplus")

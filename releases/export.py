@@ -113,7 +113,8 @@ def _export(root: str | os.PathLike, out: str, on_error: str, num_proc: int, row
     _write(out, files, num_proc)
 
     num_skipped = sum(len(skipped.read(builder.cache_dir)) for builder in builders)
-    card = dataset_card(release, config_name, {file.name: _place(out, file.name) for file in files}, num_skipped)
+    places = {file.name: place for file in files if (place := _place(out, file.name))}
+    card = dataset_card(release, config_name, places, num_skipped)
     card.save(os.path.join(unfinished, "README.md"))
     # The card first: from then on `datasets` misses what is not there, and does not take the rest for all there is.
     for name in ("README.md", *dict.fromkeys(file.name.split("/")[0] for file in files)):

@@ -44,13 +44,13 @@ def match_expressions(names: Iterable[str]) -> list[int]:
     have seven). Raises `ValueError` where a name is unknown or two names mean the same expression.
     """
     names = list(names)
-    indices = [_EXPRESSION_INDEX.get(_letters(name)) for name in names]
     known = "; ".join(", ".join((expression, *SYNONYMS[expression])) for expression in EXPRESSIONS)
-    if unknown := [name for name, index in zip(names, indices, strict=True) if index is None]:
+    if unknown := [name for name in names if _letters(name) not in _EXPRESSION_INDEX]:
         raise ValueError(
             f"No expression is known by the name {listed(unknown)} (all names given: {listed(names)}). "
             f"Known are: {known}."
         )
+    indices = [_EXPRESSION_INDEX[_letters(name)] for name in names]
     if twice := [name for name, index in zip(names, indices, strict=True) if indices.count(index) > 1]:
         raise ValueError(
             f"Several of the names given mean the same expression: {listed(twice)} "
@@ -72,18 +72,20 @@ def convert_indices(indices, source: str | Sequence[str], target: str | Sequence
     Raises `ValueError` for an unknown order or name, an index outside the order, and, unless `missing` is given,
     for an expression that `target` does not have.
     """
-    source, target = _order(source), _order(target)
+    from_order, to_order = _order(source), _order(target)
     indices = np.asarray(indices)
     if indices.dtype.kind not in "iu" and indices.size:
         raise ValueError(f"Class indices are whole numbers, not {indices.dtype}.")
-    if (wrong := indices[(indices < 0) | (indices >= len(source))]).size:
-        raise ValueError(f"Class index {wrong.flat[0]} is outside the order of {len(source)} names, counted from 0.")
-    absent = [e for e in source if e not in target]
-    if missing is None and (used := [EXPRESSIONS[e] for e in absent if (indices == source.index(e)).any()]):
+    if (wrong := indices[(indices < 0) | (indices >= len(from_order))]).size:
+        raise ValueError(
+            f"Class index {wrong.flat[0]} is outside the order of {len(from_order)} names, counted from 0."
+        )
+    absent = [e for e in from_order if e not in to_order]
+    if missing is None and (used := [EXPRESSIONS[e] for e in absent if (indices == from_order.index(e)).any()]):
         raise ValueError(f"The target order has no {listed(used)}: leave these rows out, or say missing=-1.")
-    table = np.array([target.index(e) if e in target else missing or 0 for e in source])
+    table = np.array([to_order.index(e) if e in to_order else missing or 0 for e in from_order])
     if missing is not None:
-        table[[source.index(e) for e in absent]] = missing
+        table[[from_order.index(e) for e in absent]] = missing
     return table[indices.astype(np.intp)]
 
 
@@ -92,8 +94,8 @@ def convert_names(names: Iterable[str], target: str | Sequence[str] = "affectnet
 
     Names may come again. Raises `ValueError` where a name is unknown or `target` does not have the expression.
     """
-    spelling = LABEL_ORDERS[target] if isinstance(target, str) and target in LABEL_ORDERS else target
     order = _order(target)
+    spelling = LABEL_ORDERS[target] if isinstance(target, str) else target
     converted = []
     for name in names:
         (index,) = match_expressions([name])
@@ -111,16 +113,16 @@ def convert_scores(scores, source: str | Sequence[str], target: str | Sequence[s
 
     Raises `ValueError` for an unknown order or name, a last axis of the wrong length, and a column that would be lost.
     """
-    source, target = _order(source), _order(target)
+    from_order, to_order = _order(source), _order(target)
     scores = np.asarray(scores, dtype=float)
-    if scores.ndim < 1 or scores.shape[-1] != len(source):
-        raise ValueError(f"Scores of shape {scores.shape} do not have the {len(source)} names of the order last.")
-    if not drop and (lost := [EXPRESSIONS[e] for e in source if e not in target]):
+    if scores.ndim < 1 or scores.shape[-1] != len(from_order):
+        raise ValueError(f"Scores of shape {scores.shape} do not have the {len(from_order)} names of the order last.")
+    if not drop and (lost := [EXPRESSIONS[e] for e in from_order if e not in to_order]):
         raise ValueError(f"The target order has no {listed(lost)}: say drop=True to leave that column out.")
-    converted = np.full((*scores.shape[:-1], len(target)), np.nan)
-    for place, expression in enumerate(target):
-        if expression in source:
-            converted[..., place] = scores[..., source.index(expression)]
+    converted = np.full((*scores.shape[:-1], len(to_order)), np.nan)
+    for place, expression in enumerate(to_order):
+        if expression in from_order:
+            converted[..., place] = scores[..., from_order.index(expression)]
     return converted
 
 
@@ -137,6 +139,7 @@ def _letters(name) -> str:
 
 
 def listed(names: Iterable, most: int = 12) -> str:
+    """The names in quotes, for a message; no more than `most` of them."""
     names = [repr(name) for name in names]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 

@@ -93,7 +93,7 @@ def shards(release: str, config) -> dict[str, tuple[list[VoteShard], list[Damage
                 f"{os.path.join(release, _PIXELS)} has {len(offsets)} rows and {path} {len(lines)}: they go together "
                 "row by row, so download both again."
             )
-    found = {}
+    found: dict[str, tuple[list[VoteShard], list[Damage]]] = {}
     for split, place in places.items():
         numbers = [i for i, line in enumerate(lines) if line and line[0] == _USAGES[split]]
         chunks = [numbers[start : start + PAIRS_PER_SHARD] for start in range(0, len(numbers), PAIRS_PER_SHARD)]
@@ -127,7 +127,7 @@ def _line_offsets(path: str) -> np.ndarray:
 
 
 def times(release: str, config) -> list:
-    state = [times_of_folder(os.path.join(release, _VOTES))]
+    state: list = [times_of_folder(os.path.join(release, _VOTES))]
     for place in dict.fromkeys(folders(release, config.name).values()):
         look = times_of_files if os.path.isdir(place) and config.on_error == "skip" else times_of_folder
         state.append((place, look(place)))
@@ -163,12 +163,14 @@ def rows(shard: VoteShard, config) -> Iterator[tuple | Damage]:
         numbers = unknown_numbers()
         if (cast := votes[: len(EXPRESSIONS)]).any():
             numbers["soft_label"] = cast / cast.sum()
-        if file is None:
+        image: str | dict
+        if shard.folder is not None:
             image = os.path.join(shard.folder, name)
             if not os.path.exists(image):
                 raise Damage("is missing", "annotation without image", image)
             check_image(read(image, "unreadable image"), image)
         else:
+            assert file is not None and shard.offsets is not None, "a shard without a folder is of fer2013.csv"
             image = {"bytes": _png(file, shard.offsets[place], f"{shard.pixels_path}, row {number}"), "path": name}
         return number, image, label, None, numbers.tobytes(), dict(zip(VOTES, votes.tolist(), strict=True))
 

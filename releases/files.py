@@ -36,15 +36,15 @@ def read_regular_file(path: str | os.PathLike, most_bytes: int = MOST_IMAGE_BYTE
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "no regular file", os.fspath(path))
         if status.st_size > most_bytes:
-            said = f"{status.st_size:,} bytes, more than the {most_bytes:,} that are read"
-            raise OSError(errno.EFBIG, said, os.fspath(path))
+            reason = f"{status.st_size:,} bytes, more than the {most_bytes:,} that are read"
+            raise OSError(errno.EFBIG, reason, os.fspath(path))
         content = os.read(descriptor, status.st_size)
         if len(content) < status.st_size:  # a disk on a network may give less at a time
-            parts, missing = [content], status.st_size - len(content)
-            while missing and (part := os.read(descriptor, missing)):
-                parts.append(part)
-                missing -= len(part)
-            content = b"".join(parts)
+            blocks, missing = [content], status.st_size - len(content)
+            while missing and (block := os.read(descriptor, missing)):
+                blocks.append(block)
+                missing -= len(block)
+            content = b"".join(blocks)
         return content
     finally:
         os.close(descriptor)

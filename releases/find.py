@@ -1,4 +1,6 @@
-"""Which release lies where. A release is read by the module of its layout, which has
+"""Which release lies where.
+
+A release is read by the module of its layout, which has
 
 - `TITLE`, and `MARKS`: the names of which a folder holds one where it is such a release ("/" at the end: a folder),
   the ones to be told of first;

@@ -25,6 +25,8 @@ _MOST_SHOWN = 5
 
 
 class Problem(NamedTuple):
+    """Something wrong with one row."""
+
     kind: str  # one of `KINDS`
     split: str
     path: str  # a file, or "training.csv, row 12"
@@ -64,23 +66,27 @@ class Findings:
             all_problems.write(json.dumps(problem._asdict()) + "\n")
 
     def verdict(self) -> str:
+        """Is it whole, would downloading it again help, does it load?"""
         if self.whole:
             return f"Whole: {counted(self.num_rows, 'row')} in {counted(len(self.rows), 'split')}, nothing wrong."
         where = f"{self.num_bad_rows:,} of {counted(self.num_rows, 'row')}"
-        said = [f"Not whole: {counted(self.counts.total(), 'problem')} in {where}."]
+        sentences = [f"Not whole: {counted(self.counts.total(), 'problem')} in {where}."]
         if cured := sum(self.counts[kind] for kind in CURED_BY_DOWNLOAD):
-            said.append(f"Missing, unreadable or truncated files ({cured:,}): download their parts again.")
+            sentences.append(f"Missing, unreadable or truncated files ({cured:,}): download their parts again.")
         if kept := sum(self.counts[kind] for kind in _IN_THE_DATA):
             names = ", ".join(name for kind, name in _IN_THE_DATA.items() if self.counts[kind])
-            said.append(f"{names.capitalize()} ({kept:,}): in the data, so downloading again does not change them.")
+            sentences.append(
+                f"{names.capitalize()} ({kept:,}): in the data, so downloading again does not change them."
+            )
         if self.broken:
             stops = f"Loading stops at {counted(self.broken, 'broken row')}"
-            said.append(f'{stops}; on_error="skip" leaves {"it" if self.broken == 1 else "them"} out.')
+            sentences.append(f'{stops}; on_error="skip" leaves {"it" if self.broken == 1 else "them"} out.')
         else:
-            said.append("Every row can be loaded.")
-        return " ".join(said)
+            sentences.append("Every row can be loaded.")
+        return " ".join(sentences)
 
     def page(self) -> str:
+        """All of it, as `affectnet-plus check` prints it."""
         lines = [f"{self.title} in {self.release}", ""]
         used = {name for counts in self.rows.values() for name, count in counts.items() if count}
         lines += _table("rows", [n for n in ROW_NAMES if n in EXPRESSIONS or n in used], self.rows, total=True)
@@ -122,4 +128,5 @@ def _wrapped(text: str, indent: str, more: str = "  ") -> list[str]:
 
 
 def counted(count: int, noun: str) -> str:
+    """A number and its noun: "1 row", "1,100 rows"."""
     return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -65,7 +65,7 @@ def rows(shard: Shard, config) -> Iterator[tuple | Damage]:
                 return None
             # The rank of the human label among the soft label's scores: without an expression there is none.
             subset = _choice(_get(annotation, "subset", True), "subset", len(SUBSETS)) if has_expression else None
-            if name in SUBSETS and SUBSETS[subset] != name:
+            if name in SUBSETS and subset != SUBSETS.index(name):
                 return None
             numbers = _numbers(annotation, complete=has_expression or label is None)
         except Damage as damage:

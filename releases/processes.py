@@ -34,5 +34,7 @@ def _begin(begin: Callable[[], object] | None) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only new processes begin with this"
+    parent.join()
     os._exit(1)  # the parent was killed

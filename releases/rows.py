@@ -17,8 +17,8 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import BinaryIO, NamedTuple
 
 import datasets
 import numpy as np
@@ -81,6 +81,7 @@ KINDS = (
 
 @functools.cache
 def nothing(count: int) -> bytes:
+    """As many float32 NaN."""
     return struct.pack(f"={count}f", *[math.nan] * count)
 
 
@@ -112,7 +113,7 @@ def read(path: str, kind: str = "unreadable annotation") -> bytes:
         raise Damage(f"cannot be read ({error.strerror})", kind, path) from None
 
 
-def lines_of(file: io.BufferedReader, path: str) -> Iterator[bytes]:
+def lines_of(file: BinaryIO, path: str) -> Iterator[bytes]:
     """The lines of a CSV file from where it stands; `ReleaseError` at one so long that it is none."""
     while line := file.readline(_MOST_LINE):
         if len(line) == _MOST_LINE:
@@ -167,7 +168,8 @@ def times_of_files(folder: str) -> int:
     pyarrow and threads, because they ask the disk for many files at once: half the time of `os.scandir` on two cores,
     and more is gained where the disk is on a network.
     """
-    look, total, pending = pyarrow.fs.LocalFileSystem().get_file_info, times_of_folder(folder), collections.deque()
+    look, total = pyarrow.fs.LocalFileSystem().get_file_info, times_of_folder(folder)
+    pending: collections.deque[Future[int]] = collections.deque()
 
     def times(paths: list[str]) -> int:
         return sum([hash((file.mtime_ns or 0, file.size or 0)) for file in look(paths)])
@@ -327,6 +329,7 @@ def attempts(read_row: Callable, items: Iterable[tuple]) -> Iterator[tuple | Dam
 
 
 def table(rows: list[tuple], features: datasets.Features) -> pa.Table:
+    """The rows of one shard, at least one, in the columns of `features`."""
     image_ids, images, labels, subsets, packed, *votes = zip(*rows, strict=True)
     numbers = np.frombuffer(b"".join(packed), NUMBERS)
     if isinstance(images[0], str):

@@ -1,5 +1,6 @@
 """Before anything is imported: no network, and a cache of the tests' own."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,8 +16,9 @@ os.environ.pop("AFFECTNET_PLUS_DIR", None)
 
 import pytest  # noqa: E402
 from hub import hub  # noqa: E402, F401
-from runs import write_grey_faces  # noqa: E402
+from runs import SOFT_FER, train, write_grey_faces  # noqa: E402
 
+from affectnet_plus.releases.export import export  # noqa: E402
 from affectnet_plus.synthetic import synthesize  # noqa: E402
 
 
@@ -48,3 +50,50 @@ def wheel(tmp_path_factory):
     flags = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder]
     subprocess.run([sys.executable, "-m", "pip", "wheel", *flags, folder / "source"], check=True)
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def softmax_runs(ferplus, tmp_path_factory):
+    """A classifier taught the human label, whole and in two folds."""
+    folder = tmp_path_factory.mktemp("soft_fer")
+    args = [*SOFT_FER, "--dataset_name", ferplus, "--target", "hard", "--backbone", "test_vit", "--max_train_steps", 6]
+    for more in (["--output_dir", "hard"], ["--output_dir", "folds", "--num_folds", 2]):
+        train(*args, *more, script="train_soft_fer.py", cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def varied_release(tmp_path_factory):
+    """Every label, a face of unknown age, and no difficult validation faces."""
+    root = tmp_path_factory.mktemp("release") / "AffectNet+"
+    synthesize(root, train=130, validation=50, unannotated=15, seed=3, num_proc=1, image_size=32)
+    for path in (root / "human_annotated/validation_set/annotations").iterdir():
+        if json.loads(path.read_text())["subset"] == 2:
+            (path.parents[1] / f"images/{path.stem}.jpg").unlink()
+            path.unlink()
+    path = next((root / "human_annotated/train_set/annotations").iterdir())
+    content = json.loads(path.read_text())
+    content["meta-data"]["age"] = None
+    path.write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture(scope="session")
+def exported(varied_release, tmp_path_factory):
+    """A folder called `affectnet_plus`, whose train split has more files than one."""
+    out = tmp_path_factory.mktemp("work") / "affectnet_plus"
+    export(varied_release, out, num_proc=1, rows_per_file=30)
+    return out
+
+
+@pytest.fixture(scope="session")
+def _few(tmp_path_factory):
+    root = tmp_path_factory.mktemp("few")
+    synthesize(root, train=24, validation=11, num_proc=1, image_size=32)
+    return root
+
+
+@pytest.fixture
+def few(_few, tmp_path):
+    """A release so small that it can be exported often, and the test's own."""
+    return shutil.copytree(_few, tmp_path / "few")

@@ -14,12 +14,15 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
 TRAINING = Path(__file__).parents[1] / "training"
 SMALL = ["--backbones", "test_vit", "test_vit3", "--image_size", "32", "--per_device_train_batch_size", "16"]
 SMALL += ["--dataloader_num_workers", "0", "--seed", "3", "--warm_start_epochs", "0"]
+SOFT_FER = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 1, "--seed", 3]
+SOFT_FER += ["--eval_strategy", "no"]
 ACCELERATE = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
 ACCELERATE += ["--mixed_precision", "no", "--dynamo_backend", "no"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -76,6 +79,8 @@ def _run(argv: list[str], cwd: str, environment: dict[str, str], files: list[str
 
 def train(*args, cwd, script="train_ebc.py", expect=0, processes=1, launcher=()) -> str:
     """What a script says. With a `launcher` it is started as the README has it; else it is the same, sooner."""
+    if script in ("label.py", "evaluate_model.py") and "--dataloader_num_workers" not in args:
+        args += ("--dataloader_num_workers", 0)  # starting them takes longer than the faces do
     if launcher:
         words = [sys.executable, *launcher, TRAINING / script, *args]
         run = subprocess.run(list(map(str, words)), cwd=cwd, capture_output=True, text=True)
@@ -140,3 +145,13 @@ def write_grey_faces(folder: Path) -> None:
         file = folder / f"{split}-00000-of-00001.parquet"
         folder.mkdir(exist_ok=True)
         datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
+
+
+def refused(script, args, output_dir: Path, monkeypatch, capsys) -> str:
+    """The one sentence that a script's module ends with, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, args), "--output_dir", str(output_dir)])
+    with pytest.raises(SystemExit) as end:
+        script.main()
+    assert end.value.code == 2 and not (output_dir / "config.json").exists()
+    (message,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py: error: ")]
+    return message

@@ -1,6 +1,5 @@
 """What somebody who loads a release would notice, on releases of a few files written here."""
 
-import copy
 import json
 import os
 import pathlib
@@ -9,100 +8,39 @@ import sys
 
 import datasets
 import numpy as np
-import PIL.Image
 import pytest
 import torch
 from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset, load_dataset_builder
+from released import (
+    SOFT,
+    TRAIN,
+    UNANNOTATED,
+    VALIDATION,
+    annotation,
+    load,
+    rows,
+    write_long_release,
+    write_pair,
+    write_release,
+)
 
 import affectnet_plus
 from affectnet_plus import CATEGORIES, EXPRESSIONS, ReleaseError, recognise
 from affectnet_plus.releases.check import check
 from affectnet_plus.releases.command_line import main
 
-REPOSITORY = pathlib.Path(affectnet_plus.__file__).parent
-TRAIN, VALIDATION = "human_annotated/train_set", "human_annotated/validation_set"
-UNANNOTATED = "no_human_annotated"
-
-
-def annotation(label=1, subset=0):
-    return {
-        "human-label": label,
-        "soft-label": [0.5768, 0.1162, 0.459, 0.1063, 0.1044, 0.0605, 0.1925, 0.0913],
-        "subset": subset,
-        "meta-data": {
-            "age": 23,
-            "valence": -0.25,
-            "arousal": 0.5,
-            "gender": {"female": 0.75, "male": 0.25},
-            "race": {
-                "asian": 0.125,
-                "indian": 0.0625,
-                "black": 0.25,
-                "white": 0.5,
-                "middle eastern": 0.03125,
-                "latino hispanic": 1.0,
-            },
-            "pose": {"yaw": -0.25, "pitch": -0.5, "roll": 0.125},
-            "landmark-68": list(range(136)),
-            "landmark-29": list(range(58)),
-        },
-    }
-
-
-SOFT = annotation()["soft-label"]
-LANDMARKS = annotation()["meta-data"]["landmark-68"]
-
-
-def write_pair(root, folder, image_id, content, image=None, suffix="jpg"):
-    for part in ("images", "annotations"):
-        (root / folder / part).mkdir(parents=True, exist_ok=True)
-    path = root / folder / "images" / f"{image_id}.{suffix}"
-    if image is not None:
-        path.write_bytes(image)
-    else:
-        PIL.Image.new("RGB", (16, 16), (int(image_id) % 256, 0, 0)).save(path, quality=95)
-    content = content if isinstance(content, bytes) else json.dumps(content).encode()
-    (root / folder / "annotations" / f"{image_id}.json").write_bytes(content)
-
 
 @pytest.fixture
 def release(tmp_path):
-    """Every label and subset, and ids whose order as text is not their order as numbers."""
-    root = tmp_path / "AffectNet+"
-    write_pair(root, TRAIN, 100, annotation(label=1, subset=0))
-    write_pair(root, TRAIN, 9, annotation(label=7, subset=2))
-    write_pair(root, TRAIN, 10, annotation(label=0, subset=1))
-    write_pair(root, TRAIN, 2, annotation(label=8))
-    write_pair(root, TRAIN, 3, annotation(label=10))
-    write_pair(root, VALIDATION, 9, annotation(label=5, subset=0))
-    write_pair(root, VALIDATION, 8, annotation(label=9))
-    write_pair(root, UNANNOTATED, 7, {**annotation(label=None), "subset": None})
-    return root
+    return write_release(tmp_path)
 
 
 @pytest.fixture
 def long_release(tmp_path):
-    """1,100 pairs: three shards. One image under many names."""
-    root = tmp_path / "long"
-    write_pair(root, TRAIN, 0, annotation())
-    content = annotation()
-    for image_id in range(1, 1100):
-        os.link(root / TRAIN / "images/0.jpg", root / TRAIN / f"images/{image_id}.jpg")
-        content["meta-data"]["age"] = image_id % 80
-        (root / TRAIN / f"annotations/{image_id}.json").write_text(json.dumps(content))
-    return root
+    return write_long_release(tmp_path)
 
 
-def load(root, name=None, **options):
-    return load_dataset("affectnet_plus", name, data_dir=str(root), **options)
-
-
-def rows(dataset):
-    """The rows as plain values, an image by its path."""
-    return list(dataset.cast_column("image", datasets.Image(decode=False)))
-
-
-# What the files say
+REPOSITORY = pathlib.Path(affectnet_plus.__file__).parent
 
 
 def test_a_row_says_what_its_files_say(release):
@@ -223,9 +161,6 @@ def test_harmless_variations_are_read(tmp_path):
     assert second["image_id"] == 13 and second["image"].size == (16, 16)
 
 
-# Where it is looked for
-
-
 def test_folders_that_begin_with_a_dot_are_no_release(release, tmp_path):
     hidden = release.rename(tmp_path / ".AffectNet+")
     for find in (recognise, load, check):
@@ -312,9 +247,6 @@ def test_revision_and_unknown_options_are_refused(release):
         load(release, "simple")
 
 
-# Ways to read
-
-
 @pytest.mark.parametrize("name", ["human_annotated", "challenging", "human_annotated_all", "no_human_annotated"])
 def test_streaming_gives_the_same_rows(release, name):
     streamed = load(release, name, streaming=True)
@@ -377,125 +309,6 @@ def test_the_cache_is_used_until_files_come_or_go(release):
         (release / TRAIN / path).unlink()
     assert load(release, split="train")["image_id"][:] == [4, 10, 100]
     assert load(release, "easy", split="train")["image_id"][:] == [4, 100]
-
-
-# Damage
-
-
-def changed(*keys, to):
-    content = copy.deepcopy(annotation())
-    inner = content
-    for key in keys[:-1]:
-        inner = inner[key]
-    if to is None:
-        del inner[keys[-1]]
-    else:
-        inner[keys[-1]] = to
-    return content
-
-
-DAMAGED_ANNOTATIONS = {
-    "empty": (b"", "is empty"),
-    "truncated": (json.dumps(annotation()).encode()[:200], "does not parse as JSON"),
-    "not text": (b"\xff\xfe\x00\x81", "does not parse as JSON"),
-    "two annotations": (json.dumps(annotation()).encode() * 2, "does not parse as JSON"),
-    "nested": (b"[" * 100_000, "does not parse as JSON"),
-    "not an object": (b"[1, 2]", "not an object"),
-    "no label": (changed("human-label", to=None), 'lacks the key "human-label"'),
-    "null label": ({**annotation(), "human-label": None}, 'null as "human-label"'),
-    "label 11": (changed("human-label", to=11), '11 as "human-label", not a whole number from 0 to 10'),
-    "label -1": (changed("human-label", to=-1), '-1 as "human-label"'),
-    "label 1.5": (changed("human-label", to=1.5), '1.5 as "human-label"'),
-    "label true": (changed("human-label", to=True), 'true as "human-label"'),
-    "label in words": (changed("human-label", to="happy"), '"happy" as "human-label"'),
-    "no subset": (changed("subset", to=None), 'lacks the key "subset"'),
-    "subset 3": (changed("subset", to=3), '3 as "subset", not a whole number from 0 to 2'),
-    "no soft label": (changed("soft-label", to=None), 'lacks the key "soft-label"'),
-    "null soft label": ({**annotation(), "soft-label": None}, 'null as "soft-label"'),
-    "soft label of seven": (changed("soft-label", to=SOFT[:7]), 'a list of 7, .* as "soft-label", not a list of 8'),
-    "soft label NaN": (changed("soft-label", to=[float("nan"), *SOFT[1:]]), 'NaN.* as "soft-label"'),
-    "soft label infinite": (changed("soft-label", to=[*SOFT[1:], float("inf")]), 'as "soft-label"'),
-    "soft label in words": (changed("soft-label", to=["0.5", *SOFT[1:]]), 'as "soft-label"'),
-    "soft label true": (changed("soft-label", to=[True, *SOFT[1:]]), 'as "soft-label"'),
-    "soft label above 1": (changed("soft-label", to=[1.01, *SOFT[1:]]), r'outside \[0, 1\] in "soft-label"'),
-    "soft label below 0": (changed("soft-label", to=[-0.1, *SOFT[1:]]), r'outside \[0, 1\] in "soft-label"'),
-    "no metadata": (changed("meta-data", to=None), 'lacks the key "meta-data"'),
-    "metadata a list": (changed("meta-data", to=[]), '"meta-data", not an object'),
-    "no age": (changed("meta-data", "age", to=None), 'lacks the key "age"'),
-    "age 23.5": (changed("meta-data", "age", to=23.5), '23.5 as "age", not whole years'),
-    "age huge": (changed("meta-data", "age", to=10**9), '1000000000 as "age", not whole years'),
-    "age in words": (changed("meta-data", "age", to="23"), '"23" as "age"'),
-    "no valence": (changed("meta-data", "valence", to=None), 'lacks the key "valence"'),
-    "valence NaN": (changed("meta-data", "valence", to=float("nan")), 'NaN as "valence"'),
-    "arousal huge": (changed("meta-data", "arousal", to=10**400), 'as "arousal", not a finite number'),
-    "gender a number": (changed("meta-data", "gender", to=1), '1 as "gender", not an object'),
-    "gender without male": (changed("meta-data", "gender", "male", to=None), "\"gender\", not .* 'female', 'male'"),
-    "race NaN": (changed("meta-data", "race", "white", to=float("nan")), '"race", not one finite number'),
-    "valence 1e39": (changed("meta-data", "valence", to=1e39), '1e\\+39 as "valence", not a finite number'),
-    "pose 1e39": (changed("meta-data", "pose", "yaw", to=1e39), '"pose", not one finite number'),
-    "landmarks 1e39": (changed("meta-data", "landmark-68", to=[1e39, *LANDMARKS[1:]]), "not a list of 136 finite"),
-    "no pose": (changed("meta-data", "pose", to=None), 'lacks the key "pose"'),
-    "no landmarks": (changed("meta-data", "landmark-68", to=None), 'lacks the key "landmark-68"'),
-    "135 landmarks": (changed("meta-data", "landmark-68", to=LANDMARKS[1:]), "not a list of 136"),
-    "landmarks infinite": (changed("meta-data", "landmark-68", to=[1e999, *LANDMARKS[1:]]), "landmark-68"),
-    "landmarks huge": (changed("meta-data", "landmark-68", to=[1e300, *LANDMARKS[1:]]), "landmark-68"),
-    "landmarks null": (changed("meta-data", "landmark-68", to=[None, *LANDMARKS[1:]]), "landmark-68"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGED_ANNOTATIONS)
-def test_a_damaged_annotation_is_named_with_its_key(release, tmp_path, damage):
-    content, said = DAMAGED_ANNOTATIONS[damage]
-    write_pair(release, TRAIN, 11, content)
-    for options in ({}, {"streaming": True}):
-        with pytest.raises(
-            ReleaseError, match=rf"annotations/11\.json .*{said}.*delete the files of that row"
-        ) as error:
-            dataset = load(release, split="train", cache_dir=str(tmp_path / "cache"), **options)
-            list(dataset)
-        assert "\n" not in str(error.value)
-
-
-DAMAGED_IMAGES = {"empty": (b"", "is empty"), "a page": (b"<html>", "is no JPEG or PNG image .*<htm")}
-
-
-@pytest.mark.parametrize("damage", DAMAGED_IMAGES)
-def test_an_image_that_is_none_is_named(release, damage):
-    image, said = DAMAGED_IMAGES[damage]
-    write_pair(release, VALIDATION, 11, annotation(), image=image)
-    with pytest.raises(ReleaseError, match=rf"images/11\.jpg {said}"):
-        load(release, split="train")
-
-
-def test_files_without_their_partner_are_named(release):
-    (release / TRAIN / "images/9.jpg").unlink()
-    (release / TRAIN / "annotations/10.json").unlink()
-    for options in ({}, {"streaming": True}):
-        with pytest.raises(ReleaseError) as error:
-            load(release, **options)
-        assert "images/10.jpg has no annotation (and 1 more problem(s) in train)" in str(error.value)
-
-
-def test_two_images_for_one_annotation_are_named(release):
-    PIL.Image.new("RGB", (16, 16)).save(release / TRAIN / "images/9.png")
-    with pytest.raises(ReleaseError, match=r"images/9\.jpg is not the only file of its number: there is '9\.png'"):
-        load(release)
-
-
-@pytest.mark.parametrize("num_proc", [None, 2])
-def test_a_failed_build_says_why_and_leaves_nothing(long_release, tmp_path, num_proc):
-    good = (long_release / TRAIN / "annotations/1099.json").read_bytes()
-    (long_release / TRAIN / "annotations/1099.json").write_bytes(good[:-9])
-    options = {"split": "train", "cache_dir": str(tmp_path / "cache")}
-    with pytest.raises(ReleaseError, match=r"annotations/1099\.json does not parse"):
-        load(long_release, num_proc=num_proc, **options)
-    assert not list((tmp_path / "cache").rglob("*.arrow"))
-    # Overwritten in place, so that the very same cache folder is asked for.
-    (long_release / TRAIN / "annotations/1099.json").write_bytes(good)
-    assert len(load(long_release, num_proc=num_proc, **options)) == 1100
-
-
-# The seam in `datasets`, and the command
 
 
 def test_the_seam_in_datasets_has_not_moved(release):

@@ -27,6 +27,8 @@ from affectnet_plus.releases.find import is_export
 from affectnet_plus.synthetic import synthesize
 
 REPOSITORY = pathlib.Path(affectnet_plus.__file__).parent
+
+
 CONFIGURATIONS = {
     "human_annotated": ["train", "validation"],
     "easy": ["train", "validation"],
@@ -38,40 +40,8 @@ CONFIGURATIONS = {
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    """Every label, a face of unknown age, and no difficult validation faces."""
-    root = tmp_path_factory.mktemp("release") / "AffectNet+"
-    synthesize(root, train=130, validation=50, unannotated=15, seed=3, num_proc=1, image_size=32)
-    for path in (root / "human_annotated/validation_set/annotations").iterdir():
-        if json.loads(path.read_text())["subset"] == 2:
-            (path.parents[1] / f"images/{path.stem}.jpg").unlink()
-            path.unlink()
-    path = next((root / "human_annotated/train_set/annotations").iterdir())
-    content = json.loads(path.read_text())
-    content["meta-data"]["age"] = None
-    path.write_text(json.dumps(content))
-    return root
-
-
-@pytest.fixture(scope="module")
-def exported(release, tmp_path_factory):
-    """A folder called `affectnet_plus`, whose train split has more files than one."""
-    out = tmp_path_factory.mktemp("work") / "affectnet_plus"
-    export(release, out, num_proc=1, rows_per_file=30)
-    return out
-
-
-@pytest.fixture(scope="module")
-def _few(tmp_path_factory):
-    root = tmp_path_factory.mktemp("few")
-    synthesize(root, train=24, validation=11, num_proc=1, image_size=32)
-    return root
-
-
-@pytest.fixture
-def few(_few, tmp_path):
-    """A release so small that it can be exported often, and the test's own."""
-    return shutil.copytree(_few, tmp_path / "few")
+def release(varied_release):
+    return varied_release
 
 
 def original(root, name, split):
@@ -101,8 +71,6 @@ def run(*args, **environment):
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-
-# Read without this package
 
 STRANGER = """
 import pickle, sys
@@ -230,66 +198,6 @@ def test_ferplus(tmp_path):
     assert "extra_gated_prompt" not in card.data
 
 
-# The card
-
-
-def test_the_card(release, exported):
-    card = DatasetCard.load(exported / "README.md")
-    assert (
-        card.data["license"] == "other"
-        and card.data["license_link"] == "http://mohammadmahoor.com/pages/databases/affectnet/"
-    )
-    assert card.data["task_categories"] == ["image-classification"] and card.data["size_categories"] == ["n<1K"]
-    text = " ".join(card.text.split())
-    for said in (
-        "research only",
-        "signed agreement",
-        "Do not make them public",
-        "@article{fard2025affectnetplus",
-        "0 neutral, 1 happy, 2 sad, 3 surprise, 4 fear, 5 disgust, 6 anger, 7 contempt, 8 none, 9 uncertain, 10 non",
-        "They do **not** sum to one",
-        "divide a soft label by its sum",
-        "Their unit is not documented",
-        "The faces of this copy are drawn, not photographed",
-    ):
-        assert said in text
-    for name in features():
-        assert f"`{name}`" in text
-    counts = {
-        row[0]: row[1:] for line in card.text.splitlines() if line[:1] == "|" and (row := re.findall(r"[\w,-]+", line))
-    }
-    train = load_dataset("affectnet_plus", "human_annotated_all", data_dir=str(release), split="train")
-    assert int(counts["happy"][0]) == train["label"][:].count(1) > 0
-    assert int(counts["difficult"][0]) == train["subset"][:].count(2) > 0 and counts["difficult"][1] == "0"
-
-
-def test_the_card_of_photographs_says_who_may_ask(few, tmp_path):
-    (few / "ground_truth.parquet").unlink()
-    export(few, tmp_path / "out", num_proc=1)
-    card = DatasetCard.load(tmp_path / "out/README.md")
-    assert "AffectNet agreement" in card.data["extra_gated_prompt"]
-    assert "drawn" not in card.text
-
-
-def test_the_card_of_an_older_release_promises_no_soft_labels(tmp_path):
-    counts = {"train": 40, "validation": 0, "num_proc": 1, "image_size": 64}
-    synthesize(tmp_path / "2017", **counts, unannotated=20, layout="2017")
-    synthesize(tmp_path / "2021", **counts, layout="2021")
-    for layout in ("2017", "2021"):
-        export(tmp_path / layout, tmp_path / f"out{layout}", num_proc=1)
-        card = DatasetCard.load(tmp_path / f"out{layout}/README.md")
-        assert "soft-labels" not in card.data["tags"] and "each with a soft label" not in card.text
-        assert "It has no soft labels" in card.text and "@article{mollahosseini2019affectnet" in card.text
-        assert ("are a network's, not people's" in card.text) == (layout == "2017")
-        info = datasets.load_dataset_builder(
-            "affectnet_plus", f"affectnet_{layout}", data_dir=str(tmp_path / layout)
-        ).info
-        assert "It has no soft labels" in info.description and "mollahosseini2019" in info.citation
-
-
-# Broken rows
-
-
 def test_broken_rows_stop_it_or_are_counted(few, tmp_path, capsys):
     path = next((few / "human_annotated/train_set/annotations").iterdir())
     path.write_text("{")
@@ -308,9 +216,6 @@ def test_an_image_that_broke_after_it_was_cached(few, tmp_path):
         image.truncate(500)
     with pytest.raises(ValueError, match=f"{path.name} is a truncated image.*put it back"):
         export(few, tmp_path / "out", num_proc=1)
-
-
-# Taken up again
 
 
 def children(process):
@@ -379,9 +284,6 @@ def test_stopped_at_any_step_it_goes_on(few, tmp_path, monkeypatch):
     assert step > 8
 
 
-# Refused
-
-
 @pytest.mark.parametrize(
     "found, message",
     [
@@ -420,9 +322,6 @@ def test_nothing_is_overwritten(found, message, few, tmp_path, capsys, monkeypat
 def test_absurd_numbers(option, tmp_path):
     with pytest.raises(ValueError, match=f"{option} must be at least 1, got 0"):
         export(tmp_path, tmp_path / "out", **{option: 0})
-
-
-# The Hub
 
 
 def test_a_public_repository_is_refused_before_anything_is_done(few, tmp_path, hub):

@@ -15,12 +15,11 @@ import torch
 from datasets import Dataset, load_dataset
 from PIL import Image, ImageOps
 from runs import SMALL, Script, train, train_until
-from scipy.special import expit
 from transformers import AutoModelForImageClassification, pipeline
 
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import FusedForImageClassification, mixed_log_odds
+from affectnet_plus.modeling import FusedForImageClassification
 from affectnet_plus.releases.check import check
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training import label
@@ -28,7 +27,7 @@ from affectnet_plus.training.arguments import DataArguments
 from affectnet_plus.training.faces import Split, load_split, read_soft_labels
 from affectnet_plus.training.metrics import ranks_of
 from affectnet_plus.training.soft_labels.calibration import reexpress
-from affectnet_plus.training.soft_labels.fusion import calibrate_to, fit_fusion, fused_model
+from affectnet_plus.training.soft_labels.fusion import calibrate_to
 
 COMMON = SMALL[SMALL.index("--image_size") :]
 
@@ -329,16 +328,8 @@ def test_labels_of_other_faces_with_the_same_ids_are_refused(labelled, release):
 
 
 def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_path):
-    args = [
-        "--data_dir",
-        release,
-        "--soft_labels",
-        labelled,
-        "--num_faces",
-        5,
-        "--output_file",
-        "out/label_errors.html",
-    ]
+    args = ["--data_dir", release, "--soft_labels", labelled, "--num_faces", 5]
+    args += ["--output_file", "out/label_errors.html"]
     train(*args, script="show_label_errors.py", cwd=tmp_path)
     ours, prior = rows_of(labelled, "train"), json.loads((Path(labelled) / "label.json").read_text())["prior"]
     assert prior["contempt"] < 0.1
@@ -405,31 +396,3 @@ def test_bad_input_is_one_sentence(flags, says, experts, labelled, release, tmp_
     assert stopped.value.code == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "soft").exists()
-
-
-def test_mixture_is_that_of_the_scores_also_far_from_zero():
-    first, second = torch.tensor([[0.3, -40.0, 90.0]]), torch.tensor([[-1.2, -42.0, 80.0]])
-    weight = torch.tensor([0.25, 0.5, 1.0])
-    mixed = mixed_log_odds(first, second, weight)
-    expected = 0.25 * expit(0.3) + 0.75 * expit(-1.2)
-    assert mixed[0, 0].item() == pytest.approx(np.log(expected / (1 - expected)), rel=1e-5)
-    assert -42 < mixed[0, 1].item() < -40 and mixed[0, 2].item() == pytest.approx(90)
-
-
-def test_fusion_finds_the_better_expert(experts):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 8, 4000)
-    truth = np.eye(8)[labels] * 4 - 3
-    good, bad = truth + rng.normal(0, 1, truth.shape), rng.normal(0, 2, truth.shape)
-    ebc, au = (AutoModelForImageClassification.from_pretrained(experts / kind / "fold-0") for kind in ("ebc", "au"))
-    model = fused_model(ebc, au)
-    assert model.config.ebc_weights == {}
-    fit_fusion(model, good, bad, labels)
-    assert all(weight > 0.8 for weight in model.config.ebc_weights.values())
-    fit_fusion(model, bad, good, labels)
-    assert all(weight < 0.2 for weight in model.config.ebc_weights.values())
-    assert set(model.config.ebc_weights) == set(EXPRESSIONS)
-    few = np.flatnonzero(labels < 2)[:10]  # ten rows say little, and nothing of who is better at the others
-    fit_fusion(model, bad[few], good[few], labels[few])
-    assert 0.2 < model.config.ebc_weights["neutral"] < 0.5
-    assert model.config.ebc_weights["contempt"] == pytest.approx(0.5, abs=0.2)

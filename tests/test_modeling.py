@@ -13,6 +13,7 @@ import timm
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
+from scipy.special import logit, softmax
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 import affectnet_plus.modeling as modeling
@@ -23,6 +24,7 @@ from affectnet_plus.modeling import (
     EBCForImageClassification,
     SoftFerConfig,
     SoftFerForImageClassification,
+    log_odds_of_softmax,
 )
 
 TRIO = ["test_resnet", "test_efficientnet", "test_vit"]
@@ -269,3 +271,10 @@ def test_every_way_to_push_takes_the_whole_folder(tmp_path, hub):
 
 def test_models_from_before_flags_were_renamed_open():
     assert SoftFerConfig.from_dict({"model_type": "affectnet_plus_soft_fer", "mirrored": True}).tta
+
+
+def test_log_odds_are_those_of_the_softmax():
+    outputs = np.random.default_rng(0).normal(0, 3, (20, 8))
+    ours = log_odds_of_softmax(torch.from_numpy(outputs)).numpy()
+    np.testing.assert_allclose(ours, logit(softmax(outputs, axis=1)), atol=1e-9)
+    assert torch.isfinite(log_odds_of_softmax(torch.tensor([[200.0, 0.0, -200.0]]))).all()

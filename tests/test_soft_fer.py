@@ -12,43 +12,25 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from datasets import Value, load_dataset
-from runs import assert_same_weights, train, train_until, weights
-from scipy.special import logit, softmax
+from runs import SOFT_FER, assert_same_weights, refused, train, train_until
 from timm.utils import ModelEmaV3
 from transformers import AutoModelForImageClassification, pipeline
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import (
-    EBCConfig,
-    EBCForImageClassification,
     SoftFerConfig,
     SoftFerForImageClassification,
-    log_odds_of_softmax,
 )
 from affectnet_plus.training import label, train_ebc, train_soft_fer
 from affectnet_plus.training.arguments import DataArguments, FoldArguments, OptimizationArguments, TrainingDataArguments
-from affectnet_plus.training.faces import PermutationSampler, load_split, load_splits, read_soft_labels
+from affectnet_plus.training.faces import load_split, load_splits, read_soft_labels
 from affectnet_plus.training.loop import fit, plan_runs
-from affectnet_plus.training.loop.initial_weights import load_weights, read_weights
 from affectnet_plus.training.soft_fer import SoftFerArguments, add_soft_labels
 from affectnet_plus.training.soft_labels.label_files import label_table
 
-COMMON = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 1, "--seed", 3]
-COMMON += ["--eval_strategy", "no"]
-
-
-@pytest.fixture(scope="module")
-def softmax_runs(ferplus, tmp_path_factory):
-    """A classifier taught the human label, whole and in two folds."""
-    folder = tmp_path_factory.mktemp("soft_fer")
-    args = [*COMMON, "--dataset_name", ferplus, "--target", "hard", "--backbone", "test_vit", "--max_train_steps", 6]
-    for more in (["--output_dir", "hard"], ["--output_dir", "folds", "--num_folds", 2]):
-        train(*args, *more, script="train_soft_fer.py", cwd=folder)
-    return folder
-
 
 def test_classifier_taught_hard_labels(ferplus, tmp_path):
-    args = [*COMMON, "--dataset_name", ferplus, "--target", "hard", "--backbone", "test_efficientnet"]
+    args = [*SOFT_FER, "--dataset_name", ferplus, "--target", "hard", "--backbone", "test_efficientnet"]
     args += ["--num_train_epochs", 12, "--learning_rate", 4e-3, "--output_dir", "hard"]
     train(*args, script="train_soft_fer.py", cwd=tmp_path)
     metrics = json.loads((tmp_path / "hard" / "metrics.json").read_text())
@@ -68,7 +50,7 @@ def test_it_learns_the_soft_labels_that_label_py_wrote_not_the_human_ones(ferplu
     (tmp_path / "soft").mkdir()
     table = pa.table({"image_id": human.ids, "soft_label": soft_label.tolist()})
     pq.write_table(table, tmp_path / "soft" / "train-00000-of-00001.parquet")
-    args = [*COMMON, "--dataset_name", ferplus, "--backbone", "test_efficientnet", "--output_dir", "model"]
+    args = [*SOFT_FER, "--dataset_name", ferplus, "--backbone", "test_efficientnet", "--output_dir", "model"]
     args += ["--target", "soft", "--soft_labels", "soft", "--num_train_epochs", 24, "--learning_rate", 4e-3]
     train(*args, script="train_soft_fer.py", cwd=tmp_path)
     config = SoftFerConfig.from_pretrained(tmp_path / "model")
@@ -136,11 +118,13 @@ def test_prior_precision_is_fitted_to_votes_and_recorded(ferplus, tmp_path, monk
 
 
 EVERYTHING = ["--target", "mixed", "--hard_weight", 0.3, "--valence_arousal", "--mixup_alpha", 0.2, "--ema_decay", 0.9]
+
+
 EVERYTHING += ["--sampler", "square_root", "--metric_for_best_model", "macro_f1", "--backbone", "test_efficientnet"]
 
 
 def test_valence_and_arousal_and_the_means_to_train_better(ferplus, tmp_path):
-    args = [*COMMON[:-2], "--dataset_name", ferplus, *EVERYTHING, "--num_train_epochs", 15, "--learning_rate", 6e-3]
+    args = [*SOFT_FER[:-2], "--dataset_name", ferplus, *EVERYTHING, "--num_train_epochs", 15, "--learning_rate", 6e-3]
     said = train(*args, "--output_dir", "model", script="train_soft_fer.py", cwd=tmp_path)
     record = SoftFerConfig.from_pretrained(tmp_path / "model").training["all"]
     assert record["accuracy"] > 0.5 and record["ccc"] > 0.5 and record["sampler"] == "square_root"
@@ -206,7 +190,7 @@ def test_the_best_epoch_is_kept_and_the_average_is_of_the_weights(ferplus, tmp_p
 
 def test_what_two_processes_measured_is_what_the_saved_model_gives(ferplus, tmp_path):
     """Each has seen other faces, and its batch norms have other statistics, until they agree."""
-    args = [*COMMON[:-2], "--dataset_name", ferplus, *EVERYTHING, "--num_train_epochs", 3, "--learning_rate", 6e-3]
+    args = [*SOFT_FER[:-2], "--dataset_name", ferplus, *EVERYTHING, "--num_train_epochs", 3, "--learning_rate", 6e-3]
     train(*args, "--output_dir", "model", script="train_soft_fer.py", cwd=tmp_path, processes=2)
     record = SoftFerConfig.from_pretrained(tmp_path / "model").training["all"]
     args = ["--dataset_name", ferplus, "--model", "model", "--num_faces", 0, "--output_dir", "report"]
@@ -219,7 +203,16 @@ def test_what_two_processes_measured_is_what_the_saved_model_gives(ferplus, tmp_
 
 
 def test_killed_it_goes_on_to_the_very_same_weights(ferplus, tmp_path):
-    args = [*COMMON[:-2], "--dataset_name", ferplus, *EVERYTHING, "--max_train_steps", 22, "--auto_augment", "rand-m5"]
+    args = [
+        *SOFT_FER[:-2],
+        "--dataset_name",
+        ferplus,
+        *EVERYTHING,
+        "--max_train_steps",
+        22,
+        "--auto_augment",
+        "rand-m5",
+    ]
     args += ["--checkpointing_steps", 3, "--resume_from_checkpoint", "latest"]
     train(*args, "--output_dir", "unbroken", script="train_soft_fer.py", cwd=tmp_path)
     args += ["--output_dir", "killed"]
@@ -234,7 +227,7 @@ def test_killed_it_goes_on_to_the_very_same_weights(ferplus, tmp_path):
 
 
 def test_student_learns_what_its_teacher_sees(softmax_runs, ferplus, tmp_path):
-    args = [*COMMON, "--dataset_name", ferplus, "--backbone", "test_efficientnet", "--target", "distribution"]
+    args = [*SOFT_FER, "--dataset_name", ferplus, "--backbone", "test_efficientnet", "--target", "distribution"]
     args += ["--soft_label_column_name", "none", "--num_train_epochs", 12, "--learning_rate", 4e-3]
     train(
         *args, "--teacher", softmax_runs / "hard", "--output_dir", "student", script="train_soft_fer.py", cwd=tmp_path
@@ -266,21 +259,8 @@ def test_columns_as_pandas_writes_them(ferplus, tmp_path):
         train_soft_fer.of_subset(train_split, ["easy"])
 
 
-def test_groups_are_drawn_as_often_as_the_sampler_says():
-    labels = np.repeat(np.arange(8), [400, 100, 100, 25, 25, 25, 25, 4])
-    for sampler, expected in (("balanced", np.full(8, 1 / 8)), ("square_root", np.sqrt(np.bincount(labels)))):
-        groups, turns = train_soft_fer.groups_of(labels, sampler)
-        rows = [row for row, _ in PermutationSampler(groups, 0, 8000, turns=turns)]
-        shares = np.bincount(labels[rows]) / len(rows)
-        assert shares == pytest.approx(expected / expected.sum(), abs=0.01)
-        of_first = [row for row in rows if labels[row] == 0]
-        assert len(set(of_first[:400])) == 400  # none twice before all have come
-    sampler = PermutationSampler(groups, 0, 900, turns=turns)
-    assert list(PermutationSampler(groups, 0, 900, start=333, turns=turns)) == list(sampler)[333:]
-
-
 def test_each_subset_in_one_command(release, tmp_path):
-    args = [*COMMON, "--data_dir", release, "--backbone", "test_vit", "--max_train_steps", 2, "--target", "hard"]
+    args = [*SOFT_FER, "--data_dir", release, "--backbone", "test_vit", "--max_train_steps", 2, "--target", "hard"]
     said = train(*args, "--by_subset", "--output_dir", "runs", script="train_soft_fer.py", cwd=tmp_path)
     rows, validation_faces = {}, len(load_dataset("affectnet_plus", data_dir=str(release), split="validation"))
     for name in ("easy", "challenging", "difficult", "all"):
@@ -298,99 +278,9 @@ def test_each_subset_in_one_command(release, tmp_path):
 
 
 def test_trained_the_same_again_it_is_the_same(softmax_runs, ferplus, tmp_path):
-    args = [*COMMON, "--dataset_name", ferplus, "--target", "hard", "--backbone", "test_vit", "--max_train_steps", 6]
+    args = [*SOFT_FER, "--dataset_name", ferplus, "--target", "hard", "--backbone", "test_vit", "--max_train_steps", 6]
     train(*args, "--output_dir", "hard", script="train_soft_fer.py", cwd=tmp_path)
     assert_same_weights(tmp_path / "hard", softmax_runs / "hard")
-
-
-def test_experts_start_from_it_all_but_the_last_layer(softmax_runs, ferplus, tmp_path):
-    still = [*COMMON, "--learning_rate", 1e-12, "--weight_decay", 0, "--max_train_steps", 1, "--dataset_name", ferplus]
-    still += ["--expressions", "fear", "--init_from", softmax_runs / "hard"]
-    train(*still, "--backbones", "test_vit", "test_vit", "--output_dir", "ebc", cwd=tmp_path)
-    train(*still, "--backbone", "test_vit", "--output_dir", "au", script="train_au.py", cwd=tmp_path)
-    start = weights(softmax_runs / "hard")
-    for folder, prefixes in (
-        ("ebc", ["experts.fear.classifiers.0.", "experts.fear.classifiers.1."]),
-        ("au", ["experts.fear.backbone."]),
-    ):
-        trained = weights(tmp_path / folder)
-        for prefix in prefixes:
-            for name, value in start.items():
-                name = name.removeprefix("backbone.")
-                if not name.startswith("head."):
-                    np.testing.assert_allclose(trained[prefix + name], value, atol=1e-7)
-        record = json.loads((tmp_path / folder / "config.json").read_text())["training"]["fear"]
-        assert record["init_from"][0].startswith("hard (sha256 ")
-        assert "init_from: ['hard (sha256" in (tmp_path / folder / "README.md").read_text()
-
-
-def test_with_outputs_for_the_rest_they_start_as_the_classifier_they_come_from(softmax_runs, ferplus, tmp_path):
-    still = [*COMMON, "--learning_rate", 1e-12, "--weight_decay", 0, "--max_train_steps", 1, "--dataset_name", ferplus]
-    still += ["--expressions", "fear", "--init_from", softmax_runs / "hard", "--rest_outputs", 7]
-    train(*still, "--backbones", "test_vit", "--output_dir", "ebc", cwd=tmp_path)
-    train(*still, "--backbone", "test_vit", "--output_dir", "au", script="train_au.py", cwd=tmp_path)
-    pixel_values = torch.randn(9, 3, 32, 32)
-    with torch.no_grad():
-        start, ebc, au = (
-            AutoModelForImageClassification.from_pretrained(folder)
-            for folder in (softmax_runs / "hard", tmp_path / "ebc", tmp_path / "au")
-        )
-        log_odds = start(pixel_values).logits[:, EXPRESSIONS.index("fear")]
-        # An eighth of the rows shows fear, half of the faces drawn will.
-        torch.testing.assert_close(ebc(pixel_values).classifier_logits[:, 0, 0], log_odds + np.log(7))
-        torch.testing.assert_close(au.experts["fear"](pixel_values)[:, 0], log_odds + np.log(7))
-        assert au(pixel_values).au_logits[0].shape == (9, 7)
-    assert au.config.rest_outputs == ebc.config.rest_outputs == 7
-
-
-@pytest.mark.parametrize(
-    ("sampler", "activation", "odds"),
-    [("none", "softmax", 30 / 70), ("balanced", "softmax", 1 / 7), ("none", "sigmoid", None)],
-)
-def test_what_was_drawn_and_taught_decides_how_they_start(sampler, activation, odds, tmp_path):
-    record = {"data": "D", "split": "train", "ids": "image_id", "data_config": "easy", "sampler": sampler}
-    config = SoftFerConfig(backbone="test_vit", image_size=32, activation=activation, training={"all": record})
-    start = SoftFerForImageClassification(config)
-    start.save_pretrained(tmp_path)
-    ebc = EBCForImageClassification(EBCConfig(backbones=["test_vit"], image_size=32, rest_outputs=7))
-    read = read_weights([str(tmp_path)], ebc.config, record)
-    labels = np.repeat(range(8), [30, *[10] * 7])
-    load_weights(ebc.experts["neutral"], read, ebc.config, "neutral", labels)
-    pixel_values = torch.randn(9, 3, 32, 32)
-    with torch.no_grad():
-        ours = ebc.eval()(pixel_values).classifier_logits[:, 0, 0]
-        theirs = start.eval()(pixel_values).logits[:, 0]
-    if odds:
-        torch.testing.assert_close(ours, theirs - np.log(odds))
-    else:  # eight sigmoids are no softmax to start from: its last layer starts at random
-        assert (ours - theirs).std() > 1e-3
-    with pytest.raises(ValueError, match="rows that fold 0 of 2 leaves out"):  # easy rows are among all rows
-        read_weights(
-            [str(tmp_path)], ebc.config, record | {"data_config": "default", "num_folds": 2, "left_out_fold": 0}
-        )
-
-
-def test_in_folds_they_start_from_weights_of_the_same_fold(softmax_runs, ferplus, tmp_path, monkeypatch, capsys):
-    args = [*COMMON, "--learning_rate", 1e-12, "--weight_decay", 0, "--max_train_steps", 1, "--dataset_name", ferplus]
-    args += ["--expressions", "fear", "--backbones", "test_vit", "--num_folds", 2]
-    train(*args, "--init_from", softmax_runs / "folds", "--output_dir", "ebc", cwd=tmp_path)
-    for fold in ("fold-0", "fold-1"):
-        start, trained = weights(softmax_runs / "folds" / fold), weights(tmp_path / "ebc" / fold)
-        name = "patch_embed.proj.weight"
-        np.testing.assert_allclose(trained[f"experts.fear.classifiers.0.{name}"], start[f"backbone.{name}"], atol=1e-7)
-    # Weights of all rows would undo the cross-fitting.
-    said = stopped(train_ebc, [*args, "--init_from", softmax_runs / "hard"], tmp_path, monkeypatch, capsys)
-    assert "hard" in said and "rows that fold 0 of 2 leaves out" in said
-
-
-def stopped(script, args, tmp_path, monkeypatch, capsys) -> str:
-    """The one sentence it ends with."""
-    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, args), "--output_dir", str(tmp_path / "none")])
-    with pytest.raises(SystemExit) as end:
-        script.main()
-    assert end.value.code == 2 and not (tmp_path / "none" / "config.json").exists()
-    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py: error: ")]
-    return said
 
 
 @pytest.mark.parametrize(
@@ -469,17 +359,10 @@ def stopped(script, args, tmp_path, monkeypatch, capsys) -> str:
 )
 def test_bad_input_is_one_sentence(script, flags, says, softmax_runs, ferplus, tmp_path, monkeypatch, capsys):
     flags = [str(flag).format(runs=softmax_runs) for flag in flags]
-    args = [*COMMON, "--dataset_name", ferplus, "--max_train_steps", 1, *flags]
-    said = stopped(script, args, tmp_path, monkeypatch, capsys)
+    args = [*SOFT_FER, "--dataset_name", ferplus, "--max_train_steps", 1, *flags]
+    said = refused(script, args, tmp_path / "none", monkeypatch, capsys)
     for part in says:
         assert part in said
-
-
-def test_log_odds_are_those_of_the_softmax():
-    outputs = np.random.default_rng(0).normal(0, 3, (20, 8))
-    ours = log_odds_of_softmax(torch.from_numpy(outputs)).numpy()
-    np.testing.assert_allclose(ours, logit(softmax(outputs, axis=1)), atol=1e-9)
-    assert torch.isfinite(log_odds_of_softmax(torch.tensor([[200.0, 0.0, -200.0]]))).all()
 
 
 def test_with_tta_a_face_and_its_flip_have_the_same_scores(tmp_path):

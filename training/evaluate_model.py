@@ -37,7 +37,7 @@ from affectnet_plus.training.arguments import (
 from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, read_soft_labels
 from affectnet_plus.training.loop import check_outputs, main_process_prepares, predict
 from affectnet_plus.training.loop.folders import locked_for_reading, locked_if_shared, written_beside
-from affectnet_plus.training.metrics import defined
+from affectnet_plus.training.metrics import nan_to_none
 from affectnet_plus.training.metrics.evaluation import measure
 from affectnet_plus.training.reports import write_report
 
@@ -200,7 +200,7 @@ def evaluate(
     settings = {name: value for name, value in vars(args).items() if name not in ("model", "output_dir")}
     settings |= {"processes": accelerator.num_processes, "mixed_precision": accelerator.mixed_precision}
     with written_beside(output_dir) as folder:
-        (folder / "metrics.json").write_text(json.dumps(defined(result), indent=1) + "\n")
+        (folder / "metrics.json").write_text(json.dumps(nan_to_none(result), indent=1) + "\n")
         pq.write_table(predictions(scores, affect, split), folder / "predictions.parquet")
         write_report(folder / "report.html", result, scores, affect, split, ground_truth, args.num_faces, settings)
     if args.update_card:
@@ -224,9 +224,9 @@ def update_card(folder: Path, result: dict, measured) -> None:
         if (config.training, config.id2label) != (measured.training, measured.id2label):
             raise OSError(f"--update_card: the model in {folder} was replaced while it was measured: measure it again.")
         keys = ("data", "data_config", "split", "expressions", "rows", "ground_truth", *CARD_METRICS)
-        config.evaluation = {key: result[key] for key in keys if defined(result.get(key)) is not None}
+        config.evaluation = {key: result[key] for key in keys if nan_to_none(result.get(key)) is not None}
         for name in ("valence", "arousal"):
-            if name in result and defined(result[name]["ccc"]) is not None:
+            if name in result and nan_to_none(result[name]["ccc"]) is not None:
                 config.evaluation[f"{name}_ccc"] = round(result[name]["ccc"], 5)
         with written_beside(folder) as beside:
             config.save_pretrained(beside)
@@ -285,7 +285,13 @@ def load_model(args) -> tuple[nn.Module, object, list[str]]:
 
 class Scores(nn.Module):
     """Any image classifier as pixel_values (B, 3, H, W) -> (B, 8) scores in our order, 0 for what it does not know, and
-    (B, 10) with valence and arousal where it has them."""
+    (B, 10) with valence and arousal where it has them.
+
+    Args:
+        model: gives `logits` (B, C).
+        to_ours: per class of the model, its index into `EXPRESSIONS`.
+        independent: its scores are sigmoids, not a softmax.
+    """
 
     def __init__(self, model: nn.Module, to_ours: list[int], independent: bool):
         super().__init__()

@@ -195,8 +195,8 @@ def main():
         # The main process looks what is there already, so that all deal the rest out alike. Neighbours share a model.
         (todo,) = broadcast_object_list([[i for i, shard in enumerate(shards) if not (output_dir / shard[0]).exists()]])
         rank, ranks = accelerator.process_index, accelerator.num_processes
-        own = [shards[i] for i in todo[rank * len(todo) // ranks : (rank + 1) * len(todo) // ranks]]
-        label(accelerator, args, own, models, output_dir, prior, precision)
+        own_shards = [shards[i] for i in todo[rank * len(todo) // ranks : (rank + 1) * len(todo) // ranks]]
+        label(accelerator, args, own_shards, models, output_dir, prior, precision)
 
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -263,8 +263,8 @@ def predict_shared(accelerator, args, model, split: Split, description: str) -> 
     """What `predict` gives of all rows, shared by the processes."""
     # Whole batches, so that sums are the same to the last bit however many processes there are.
     batch = args.per_device_batch_size
-    own = np.array_split(np.arange(0, len(split), batch), accelerator.num_processes)[accelerator.process_index]
-    rows = [row for start in own for row in range(start, min(start + batch, len(split)))]
+    starts = np.array_split(np.arange(0, len(split), batch), accelerator.num_processes)[accelerator.process_index]
+    rows = [row for start in starts for row in range(start, min(start + batch, len(split)))]
     outputs = gather_object([predict_rows(accelerator, args, model, split, rows, description)])
     names = next(filter(None, outputs))
     return {name: np.concatenate([output[name] for output in outputs if output]) for name in names}

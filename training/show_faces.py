@@ -2,7 +2,7 @@
 """A picture of a model at work: faces with their eight bars, prediction beside ground truth.
 
     python training/show_faces.py --model runs/ebc --data_dir R --images photo.jpg --output_file faces.png
-    python training/show_faces.py --images photo.jpg --num_faces 0 --output_file faces.png   # the model in the box
+    python training/show_faces.py --images photo.jpg --num_faces 0 --output_file faces.png   # the bundled model
 
 Shows any images of your own (face crops) and validation faces, some of each expression. Ground truth is what a
 synthetic release knows of its faces, else the dataset's own soft label. Keep pictures of restricted faces to yourself.
@@ -30,7 +30,7 @@ class ShowArguments:
 
     output_file: str = field(metadata={"help": "The picture, e.g. faces.png."})
     model: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of one of our models. Default: the model in the box."}
+        default=None, metadata={"help": "Folder or Hub id of one of our models. Default: the bundled model."}
     )
     images: list[str] = field(default_factory=list, metadata={"help": "Face crops of your own, shown first."})
     num_faces: int = field(

@@ -53,7 +53,7 @@ from affectnet_plus.training.loop import (
 )
 from affectnet_plus.training.loop.folders import written_beside
 from affectnet_plus.training.loop.initial_weights import normalization_of_start
-from affectnet_plus.training.metrics import HumanLabels, ValenceArousal, defined, js_divergence
+from affectnet_plus.training.metrics import HumanLabels, ValenceArousal, js_divergence, nan_to_none
 from affectnet_plus.training.reports import write_comparison
 from affectnet_plus.training.soft_fer import (
     SoftFerArguments,
@@ -146,7 +146,7 @@ def main():
 
 
 def save_model(run: Run, job: Job, network: nn.Module, measured: dict[str, float], record: dict) -> None:
-    measured = defined(measured)
+    measured = nan_to_none(measured)
     record = run.settings | {"drawn": record}
     training = {job.name: record | ({"without_tta": measured} if run.config.tta else measured)}
 

@@ -37,7 +37,7 @@ from affectnet_plus.training.loop.settings import (
     records_in,
     shares_of_a_step,
 )
-from affectnet_plus.training.metrics import HumanLabels, defined
+from affectnet_plus.training.metrics import HumanLabels, nan_to_none
 
 _OF_EXPERTS = (
     "prior", "rest_outputs", "metric_for_best_model", "au_loss_weight", "au_labels", "au_labels_sha256", "au_target",
@@ -170,7 +170,7 @@ def _train(run: Run, checkpoints: dict[str, Path]) -> None:
         ):
             of_backbone = {"backbone": name, "backbone_normalization": of_weights and [of_weights]}
             of_one = SoftFerConfig(**of_backbone, activation="softmax", **same_input)
-            of_one.training = {"all": training | defined(_figures({"logits": logits}, run.evaluation.labels))}
+            of_one.training = {"all": training | nan_to_none(_figures({"logits": logits}, run.evaluation.labels))}
             with torch.device("meta"):
                 model = SoftFerForImageClassification(of_one)
             model.backbone = classifier.cpu()

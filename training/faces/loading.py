@@ -242,10 +242,10 @@ def check_enough_rows(
     for split, needed, what in ((train, at_least, f"{train.name}{without}"), (evaluation, 1, evaluation.name)):
         counts = np.bincount(split.labels, minlength=len(EXPRESSIONS))
         for expression in expressions:
-            own = counts[EXPRESSIONS.index(expression)]
-            if min(own, len(split) - own) < needed:
+            number = counts[EXPRESSIONS.index(expression)]
+            if min(number, len(split) - number) < needed:
                 enough = [e for e, n in zip(EXPRESSIONS, counts, strict=True) if min(n, len(split) - n) >= needed]
                 raise ValueError(
-                    f"Too few rows to learn {expression!r}: {what} has {own} of it and {len(split) - own} "
+                    f"Too few rows to learn {expression!r}: {what} has {number} of it and {len(split) - number} "
                     f"others, {needed} of each are needed. There are enough for: --expressions {' '.join(enough)}"
                 )

@@ -10,7 +10,7 @@ from affectnet_plus.training.faces import FaceDataset
 from affectnet_plus.training.loop.folders import locked_for_reading, locked_if_shared, written_beside
 from affectnet_plus.training.loop.predict import predict
 from affectnet_plus.training.loop.runs import Run
-from affectnet_plus.training.metrics import OneVsRest, defined, js_divergence
+from affectnet_plus.training.metrics import OneVsRest, js_divergence, nan_to_none
 
 
 def evaluate_folder(run: Run) -> None:
@@ -38,7 +38,7 @@ def evaluate_folder(run: Run) -> None:
         if evaluation.soft_labels is not None:
             metrics["js_divergence"] = js_divergence(scores, evaluation.soft_labels)
     metrics["rows"] = len(labels)
-    text = json.dumps(defined(metrics), indent=1)
+    text = json.dumps(nan_to_none(metrics), indent=1)
     with locked_if_shared(run.output_dir):
         if (run.output_dir / "config.json").read_bytes() == measured:  # or another run measures what it has brought
             with written_beside(run.output_dir) as folder:

@@ -87,8 +87,8 @@ def _own_folder(path: Path, number: int, backbones: list[str], settings: dict) -
         return path
     same = sorted((path / WARM_START).glob(f"*-{backbones[number]}"), key=lambda p: int(p.name.partition("-")[0]))
     if not same:
-        held = ", ".join(sorted(p.name.partition("-")[2] for p in (path / WARM_START).iterdir()))
-        raise ValueError(f"--init_from {path} has no warm start of {backbones[number]}, only of {held}.")
+        names = ", ".join(sorted(p.name.partition("-")[2] for p in (path / WARM_START).iterdir()))
+        raise ValueError(f"--init_from {path} has no warm start of {backbones[number]}, only of {names}.")
     return same[backbones[:number].count(backbones[number]) % len(same)]
 
 
@@ -181,9 +181,9 @@ def load_weights(network: nn.Module, weights: list[dict], config, name: str, lab
             order = [index, *(i for i in range(len(EXPRESSIONS)) if i != index)]
             counts = np.bincount(labels, minlength=len(EXPRESSIONS))
             shares = np.where(counts > 0, counts ** _POWER_OF_SHARES[read["sampler"]], 0)
-            own = backbone.state_dict()
+            initial = backbone.state_dict()
             for key, rows in read["last"].items():  # (expressions, ...)
-                state[key] = torch.cat([rows[order], own[key][len(order) :]])  # then the units of AU experts
+                state[key] = torch.cat([rows[order], initial[key][len(order) :]])  # then the units of AU experts
                 if key.endswith("bias"):
                     state[key][0] -= np.log(shares[index] / (shares.sum() - shares[index]))
         backbone.load_state_dict(state, strict=False)

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Run:
     initial_weights: list[dict]  # one per backbone, or none
     checkpoints: dict[str, Path]  # to go on from, by the network's name
     to_train: list[str]  # names of networks: expressions, or "all" of a model that has one for all
-    first_step: list[int]  # [of the next network in trackers], whose steps may only grow over all runs of a command
+    first_step: list[int] = field(default_factory=lambda: [0])  # of the next network, as `start_trackers` has it
     tracked_as: str = ""  # in trackers, before the network's name
     warm_start: dict | None = None  # as `plan_warm_starts` has it
 
@@ -122,7 +122,7 @@ def plan_runs(
     expressions = [name for name in names if name in EXPRESSIONS]
     if args.resume_from_checkpoint not in (None, "latest") and len(fold_args.folds) > 1:
         raise ValueError("--resume_from_checkpoint FOLDER is of one fold: name that one by --fold, or say 'latest'.")
-    runs, first_step = [], [0]
+    runs = []
     for fold in fold_args.folds:
         output_dir = Path(args.output_dir) / (f"fold-{fold}" if fold is not None else "")
         if fold is not None:
@@ -140,9 +140,8 @@ def plan_runs(
         to_train, checkpoints = as_main_process(accelerator, decide)
         run = Run(
             accelerator, args, config, model_class, output_dir, rows, evaluation, settings, weights, checkpoints,
-            to_train, first_step,
+            to_train,
         )  # fmt: skip
-        run.tracked_as = f"{output_dir.name}/" if len(fold_args.folds) > 1 else ""
         runs.append(run)
         if accelerator.is_main_process:
             output_dir.mkdir(parents=True, exist_ok=True)
@@ -150,6 +149,10 @@ def plan_runs(
 
 
 def start_trackers(runs: list[Run], all_args: tuple) -> None:
+    """Trackers, where they are asked for; their steps may only grow over all runs of a command."""
+    for run in runs:
+        run.first_step = runs[0].first_step
+        run.tracked_as = f"{run.output_dir.name}/" if len(runs) > 1 else ""
     if runs[0].accelerator.log_with:
         settings = {key: str(value) for group in all_args for key, value in vars(group).items()}
         runs[0].accelerator.init_trackers(Path(sys.argv[0]).stem, config=settings)

@@ -72,14 +72,14 @@ def left_to_train(
             if not args.overwrite_output_dir:
                 check_nothing_is_lost(output_dir, names, records, checkpoints, settings)
             return names, {}
-        left = [name for name in names if not settings.items() <= records.get(name, {}).items()]
-        for name in left:
+        to_train = [name for name in names if not settings.items() <= records.get(name, {}).items()]
+        for name in to_train:
             if name in checkpoints:
                 saved = read_state(checkpoints[name])["settings"]
                 check_same_settings(checkpoints[name], name, saved, settings_of_step)
             elif name in records:
                 check_same_settings(output_dir, name, records[name], settings)
-        return left, checkpoints
+        return to_train, checkpoints
 
 
 def check_same_network(output_dir: Path, config) -> None:

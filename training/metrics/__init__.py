@@ -11,17 +11,17 @@ __all__ = [
     "OneVsRest",
     "SoftLabels",
     "ValenceArousal",
-    "defined",
+    "nan_to_none",
     "js_divergence",
     "js_divergences",
     "ranks_of",
 ]
 
 
-def defined(value):
+def nan_to_none(value):
     """The same dicts, lists and numbers with None for NaN, which JSON does not know."""
     if isinstance(value, dict):
-        return {key: defined(item) for key, item in value.items()}
+        return {key: nan_to_none(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [defined(item) for item in value]
+        return [nan_to_none(item) for item in value]
     return None if isinstance(value, float) and np.isnan(value) else value

@@ -14,7 +14,7 @@ from . import figures, pages
 
 _SMALL = 30  # rows, below which a slice says too little to be compared
 _HEADLINE = ("accuracy", "macro_f1", "js_divergence", "ece")
-_OF_SLICES = {key: CARD_METRICS[key] for key in ("macro_f1", "js_divergence")} | {"top1": "top-1"}
+_OF_SLICES = {key: CARD_METRICS[key] for key in ("macro_f1", "js_divergence")} | {"top1": "top1"}
 
 
 def write_report(

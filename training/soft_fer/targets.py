@@ -31,8 +31,8 @@ def add_soft_labels(train: Split, model_args: SoftFerArguments) -> dict:
     """Put what is learned in place; returns what the record says of it."""
     record = {"soft_labels": "of the data"}
     if folder := model_args.soft_labels:
-        held = columns_of(folder, train.name)
-        column = model_args.soft_labels_column or ("posterior" if "posterior" in held else "soft_label")
+        columns = columns_of(folder, train.name)
+        column = model_args.soft_labels_column or ("posterior" if "posterior" in columns else "soft_label")
         train.soft_labels = read_soft_labels(folder, train, column)
         record = {"soft_labels": "label.py", "soft_labels_column": column}
     if train.soft_labels is None:

@@ -132,11 +132,11 @@ def plan_shards(
             fold_of = split.folds(len(folds), by)
             of_fold = [(np.flatnonzero(seen_rows & (fold_of == fold)), [fold]) for fold in folds]
             groups = [(np.flatnonzero(~seen_rows), list(folds)), *of_fold]
-        parts = [
+        files = [
             (rows[start : start + rows_per_file], labelled_by)
             for rows, labelled_by in groups
             for start in range(0, len(rows), rows_per_file)
         ]
-        for number, (rows, labelled_by) in enumerate(parts):
-            shards.append((f"{split.name}-{number:05d}-of-{len(parts):05d}.parquet", split, rows, labelled_by))
+        for number, (rows, labelled_by) in enumerate(files):
+            shards.append((f"{split.name}-{number:05d}-of-{len(files):05d}.parquet", split, rows, labelled_by))
     return shards

@@ -157,14 +157,14 @@ def report(output_dir: Path, splits: list[Split], evaluation: Split | None) -> N
     for split in splits:
         table = pq.read_table(sorted(output_dir.glob(f"{split.name}-*.parquet")))
         subsets = table["subset"].drop_null().to_numpy()
-        said = f"{split.name}: {len(table):,} faces"
+        line = f"{split.name}: {len(table):,} faces"
         if len(subsets):
             counts = np.bincount(subsets, minlength=3)
-            said += ", easy {:,}, challenging {:,}, difficult {:,}".format(*counts)
+            line += ", easy {:,}, challenging {:,}, difficult {:,}".format(*counts)
         known = evaluation is not None and evaluation.soft_labels is not None
         place = {image_id: row for row, image_id in enumerate(table["image_id"].to_pylist())}
         if known and split.name == evaluation.name and all(row_id in place for row_id in evaluation.ids):
             ours = np.stack(table["soft_label"].to_numpy())[[place[row_id] for row_id in evaluation.ids]]
             divergence = js_divergence(ours, evaluation.soft_labels)
-            said += f", Jensen-Shannon divergence to the dataset's own soft labels {divergence:.4f}"
-        print(said)
+            line += f", Jensen-Shannon divergence to the dataset's own soft labels {divergence:.4f}"
+        print(line)

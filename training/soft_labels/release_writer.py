@@ -34,13 +34,13 @@ def check_target(root: Path, splits: list[Split]) -> None:
                 f"--write_release has no place for labelled faces of {split.name!r}: AffectNet+ has "
                 f"{' and '.join(_FOLDERS)} only. Name others by --splits."
             )
-    held = {entry.name for entry in root.iterdir()} if root.is_dir() else set()
-    if UNFINISHED in held and len(held) > 1:  # stopped while it was moved to its place
+    entries = {entry.name for entry in root.iterdir()} if root.is_dir() else set()
+    if UNFINISHED in entries and len(entries) > 1:  # stopped while it was moved to its place
         raise ValueError(
             f"--write_release {root} holds what an interrupted run has left ({UNFINISHED} says so): delete {root} and "
             "run this again."
         )
-    if held - {UNFINISHED} or (root.exists() and not root.is_dir()):
+    if entries - {UNFINISHED} or (root.exists() and not root.is_dir()):
         raise ValueError(f"--write_release {root} already holds something: name a new or empty folder.")
 
 
