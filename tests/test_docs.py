@@ -93,11 +93,7 @@ def parse(words: list[str], monkeypatch) -> None:
         targets = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[0].split()
         assert set(rest) <= set(targets), f"make has {targets}"
     elif program == "affectnet-plus":
-        for name in ("_synthesize", "_check", "export"):
-            monkeypatch.setattr(command_line, name, lambda **arguments: 0)
-        with pytest.raises(SystemExit) as exit_of:
-            command_line.main(rest if len(rest) > 1 else [*rest, "--help"])  # the bare name of a command
-        assert not exit_of.value.code
+        parse_only(command_line.main, rest if len(rest) > 1 else [*rest, "--help"], monkeypatch)  # a mere name
     elif program == "accelerate":
         launched = launch_command_parser().parse_args(rest[1:])
         parse(["python", launched.training_script, *launched.training_script_args], monkeypatch)
@@ -108,24 +104,28 @@ def parse(words: list[str], monkeypatch) -> None:
         types = arguments_of(rest[0], monkeypatch)
         HfArgumentParser(types).parse_args_into_dataclasses(rest[1:])
     elif rest[0].startswith("benchmarks/"):
-        parse_benchmark(rest, monkeypatch)
+        module = importlib.import_module(Path(rest[0]).stem)
+        if module is tables:
+            assert len(rest) == 1
+        else:
+            parse_only(module.main, rest[1:], monkeypatch)
     else:
         assert (ROOT / rest[0]).is_file()
 
 
-def parse_benchmark(words: list[str], monkeypatch) -> None:
-    module = importlib.import_module(Path(words[0]).stem)
-    if module is tables:
-        assert len(words) == 1
-        return
+def parse_only(main, words: list[str], monkeypatch) -> None:
+    """A `main` that uses argparse, as far as its arguments."""
     parse_args = argparse.ArgumentParser.parse_args
 
-    def parse_only(parser):
-        raise _Parsed(parse_args(parser, words[1:]))
+    def parse_words(parser, *_):
+        try:
+            raise _Parsed(parse_args(parser, words))
+        except SystemExit as error:
+            raise _Parsed if not error.code else error from None  # --help
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_words)
     with pytest.raises(_Parsed):
-        module.main()
+        main()
 
 
 @pytest.mark.parametrize(("document", "line"), commands())
