@@ -41,6 +41,7 @@ SOFT_LABELS = {  # rows of benchmarks/soft_labels.py
     "posterior": "posterior: out-of-fold and human label",
     "posterior_fitted": "posterior, prior precision fitted on validation",
 }
+NEVER_BEST = ("fused_on_the_same",)  # fitted on what it is measured on
 SPLITS = {
     "validation": "Validation rows",
     "train": "Training rows",
@@ -114,7 +115,7 @@ def read(folder: Path) -> dict:
     """{"soft_labels" and "soft_targets": {yardstick: results by seed}, and each of `SINGLE` that is there}."""
     known = {"soft_labels": {}, "soft_targets": {}}
     for file in sorted(folder.glob("*.json")):
-        result = json.loads(file.read_text(encoding="utf-8"))
+        result = renamed(json.loads(file.read_text(encoding="utf-8")))
         if "yardstick" in result:
             kind, yardstick, _ = file.stem.split("-")
             known[kind].setdefault(yardstick, []).append(result)
@@ -124,6 +125,13 @@ def read(folder: Path) -> dict:
         for results in of_kind.values():
             results.sort(key=lambda result: result["seed"])
     return known
+
+
+def renamed(value):
+    """The same with today's names of figures: some results are of a commit that called the JS divergence `js`."""
+    if isinstance(value, dict):
+        return {"js_divergence" if key == "js" else key: renamed(item) for key, item in value.items()}
+    return [renamed(item) for item in value] if isinstance(value, list) else value
 
 
 def soft_label_tables(known: dict) -> dict[str, dict[str, dict]]:
@@ -137,9 +145,16 @@ def soft_label_tables(known: dict) -> dict[str, dict[str, dict]]:
                 found.setdefault(yardstick, {})[split] = {
                     "table": table(rows, SOFT_LABELS, OF_SOFT_LABELS, "label"),
                     "seeds": ", ".join(str(result["seed"]) for result in having),
-                    "rows": having[0]["validation_rows"] if split == "validation" else having[0][split]["rows"],
+                    "rows": extent(
+                        [r["validation_rows"] if split == "validation" else r[split]["rows"] for r in having]
+                    ),
                 }
     return found
+
+
+def extent(numbers: list[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def of_several_recipes(known: dict) -> list[str]:
@@ -175,21 +190,28 @@ def table(rows: dict[str, list], titles: dict[str, str], figures: dict[str, tupl
         figures: {figure: (what to call it, min or max, whichever is better, or None)}.
         head: of the first column.
     """
+    every = [seed for seeds in rows.values() for seed in seeds if seed]
+    figures = {key: value for key, value in figures.items() if all(key in seed for seed in every)}
     values = {
         row: {key: np.array([seed[key] for seed in seeds if seed]) for key in figures}
         for row, seeds in rows.items()
         if any(seeds)
     }
     several = max(len(of_row["js_divergence"]) for of_row in values.values()) > 1
-    best = {key: better(of_row[key].mean().round(4) for of_row in values.values()) if better else None
-            for key, (_, better) in figures.items()}  # fmt: skip
+    compared = [of_row for row, of_row in values.items() if row not in NEVER_BEST]
+    best = {
+        key: better(of_row[key].mean().round(4) for of_row in compared)
+        for key, (_, better) in figures.items()
+        if better and compared
+    }
     columns = [head, *(["seeds"] if several else []), *(name for name, _ in figures.values())]
     lines = [cells(columns), "|---" * len(columns) + "|"]
     for row, of_row in values.items():
         line = [titles[row], *([len(of_row["js_divergence"])] if several else [])]
         for key in figures:
             text = mean_and_deviation(of_row[key])
-            line.append(f"**{text}**" if of_row[key].mean().round(4) == best[key] else text)
+            is_best = of_row[key].mean().round(4) == best.get(key) and row not in NEVER_BEST
+            line.append(f"**{text}**" if is_best else text)
         lines.append(cells(line))
     return "\n".join(lines)
 
@@ -245,16 +267,18 @@ def summary(known: dict) -> str:
         having = [result for result in known["soft_labels"].get(yardstick, []) if "train" in result]
         names = {"one_hot": "human label", "cross_fitted": "out-of-fold label", "posterior": "posterior"}
         if having:
-            answer = ", ".join(f"{name} {mean_of(having, 'train', row):.3f}" for row, name in names.items())
+            answer = ", ".join(
+                f"{name} {mean_of(having, 'train', row):.3f}"
+                for row, name in names.items()
+                if all(row in result["train"] for result in having)
+            )
             on = f"{SHORT[yardstick]}, {seeds_of(having)}"
             lines.append(cells(["Are soft labels of training rows nearer to the ground truth?", on, "JS", answer]))
-    wrong = [result for result in known["soft_labels"].get("synthetic", []) if "auroc_of_wrong_labels" in result]
-    if wrong:
-        aurocs = [result["auroc_of_wrong_labels"]["of_validation"] for result in wrong]
-        on = f"synthetic, {seeds_of(wrong)}"
-        lines.append(
-            cells(["Are label errors found?", on, "AUROC of the margin, prior of validation", f"{np.mean(aurocs):.3f}"])
-        )
+    of_wrong = [result.get("auroc_of_wrong_labels", {}) for result in known["soft_labels"].get("synthetic", [])]
+    aurocs = [of_seed["of_validation"] for of_seed in of_wrong if "of_validation" in of_seed]
+    if aurocs:
+        on, figure = f"synthetic, {seeds_of(aurocs)}", "AUROC of the margin, prior of validation"
+        lines.append(cells(["Are label errors found?", on, figure, f"{np.mean(aurocs):.3f}"]))
     for yardstick, results in known["soft_targets"].items():
         for key, name in (("accuracy", "accuracy"), ("ece", "ECE")):
             of_target = {
@@ -277,7 +301,7 @@ def mean_of(results: list[dict], split: str, row: str) -> float:
     return float(np.mean([result[split][row]["js_divergence"] for result in results]))
 
 
-def seeds_of(results: list[dict]) -> str:
+def seeds_of(results: list) -> str:
     return f"{len(results)} seed{'s' * (len(results) > 1)}"
 
 
