@@ -35,7 +35,7 @@ for _config, _model in (
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModelForImageClassification.register(_config, _model, exist_ok=True)
-IN_THE_BOX = Path(__file__).with_name("in_the_box")  # what `pipeline("soft-fer")` takes when no model is named
+BUNDLED_MODEL = Path(__file__).with_name("bundled")  # what `pipeline("soft-fer")` takes when no model is named
 
 __all__ = [
     "ACTION_UNITS",
@@ -51,7 +51,7 @@ __all__ = [
     "FusedForImageClassification",
     "FusedOutput",
     "INPUT_SETTINGS",
-    "IN_THE_BOX",
+    "BUNDLED_MODEL",
     "ImageError",
     "MultiHeadClassifier",
     "PROTOTYPES",

@@ -160,20 +160,6 @@ def _preprocessing(config) -> list[str]:
     return steps
 
 
-def _prior(config) -> str:
-    """The class frequencies that scores are calibrated to; nothing of a model that was not calibrated."""
-    experts = getattr(config, "ebc", config)
-    if not experts.calibration:
-        return ""
-    if config.prior is None:
-        return "\nWhich class frequencies scores are calibrated to is unknown (before priors were recorded).\n"
-    frequencies = ", ".join(f"{name} {prior:.4f}" for name, prior in config.prior.items())
-    return (
-        f"\nScores are calibrated to faces with these class frequencies (prior): {frequencies}. For faces with others, "
-        "add logit(their\nfrequency) - logit(this one) to the log-odds of each expression; `label.py --prior` does.\n"
-    )
-
-
 def _fitted(config) -> str:
     """What was decided on validation."""
     if config.model_type != "affectnet_plus_soft_fer":

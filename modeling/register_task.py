@@ -12,7 +12,7 @@ PIPELINE_REGISTRY.register_pipeline(
     "soft-fer",
     pipeline_class=SoftFerPipeline,
     pt_model=AutoModelForImageClassification,
-    default={"model": (str(Path(__file__).with_name("in_the_box")), "main")},
+    default={"model": (str(Path(__file__).with_name("bundled")), "main")},
     type="image",
 )
 _impl = SoftFerPipeline._registered_impl  # goes into the config of a saved pipeline: no path of this machine

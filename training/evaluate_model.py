@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
-from affectnet_plus.modeling import CARD_METRICS, IN_THE_BOX, SoftLabelModel, model_card
+from affectnet_plus.modeling import BUNDLED_MODEL, CARD_METRICS, SoftLabelModel, model_card
 from affectnet_plus.training.arguments import (
     DataArguments,
     exit_on_broken_image,
@@ -88,7 +88,7 @@ class EvaluationArguments:
     def __post_init__(self):
         if self.update_card and not self.model:
             raise ValueError("--update_card is for a --model of your own; the bundled model's card stays as it is.")
-        self.model = self.model or str(IN_THE_BOX)
+        self.model = self.model or str(BUNDLED_MODEL)
         if len(self.expressions) == 1:
             raise ValueError(f"--expressions are those to choose among, and {self.expressions[0]} is only one.")
         self.expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(self.expressions))] or list(EXPRESSIONS)

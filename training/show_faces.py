@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from transformers import pipeline
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import IN_THE_BOX, load_rgb
+from affectnet_plus.modeling import BUNDLED_MODEL, load_rgb
 from affectnet_plus.training.arguments import DataArguments, exit_with_error, no_model, parse_arguments
 from affectnet_plus.training.faces import known_truth, load_split
 from affectnet_plus.training.reports import figures
@@ -46,7 +46,7 @@ class ShowArguments:
 def main():
     data_args, args = parse_arguments(DataArguments, ShowArguments, description=__doc__.split("\n\n")[0])
     try:
-        fer = pipeline("soft-fer", model=args.model or str(IN_THE_BOX))
+        fer = pipeline("soft-fer", model=args.model or str(BUNDLED_MODEL))
     except OSError as error:
         exit_with_error(no_model(args.model, error))
     except ValueError as error:  # a model that is none of ours

