@@ -108,7 +108,7 @@ def test_comes_with_the_wheel_and_no_face_does(wheel):
         assert sizes[f"affectnet_plus/modeling/bundled/{path.name}"] == path.stat().st_size
     assert sizes["affectnet_plus/modeling/bundled/model.safetensors"] <= 8e6
     for folder, template in (
-        ("", "dataset_card.md.jinja"),
+        ("releases/", "dataset_card.md.jinja"),
         ("modeling/", "model_card.md.jinja"),
         (REPORTS, "style.css"),
     ):
