@@ -23,6 +23,7 @@ from affectnet_plus.modeling import (
     check_backbone,
     multi_head_loss,
 )
+from affectnet_plus.training import experts, loop
 from affectnet_plus.training.action_units import ActionUnitTable, load_table, presence_auroc, prototype_targets
 from affectnet_plus.training.arguments import (
     ExpertArguments,
@@ -33,25 +34,7 @@ from affectnet_plus.training.arguments import (
     exit_on_error,
     parse_arguments,
 )
-from affectnet_plus.training.experts import (
-    best_epoch_by,
-    expression_and_others,
-    expression_figures,
-    plan_warm_starts,
-    save_expert,
-    warm_start,
-)
 from affectnet_plus.training.faces import Split, load_splits
-from affectnet_plus.training.loop import (
-    create_accelerator,
-    create_private_repo,
-    evaluate_folder,
-    finish_runs,
-    fit,
-    main_process_prepares,
-    plan_runs,
-    start_trackers,
-)
 from affectnet_plus.training.loop.initial_weights import normalization_of_start
 from affectnet_plus.training.soft_labels.calibration import fit_calibration, prior_numbers
 
@@ -97,8 +80,8 @@ def main():
         )  # fmt: skip
         check_backbone(config.backbone, config.network_size)
         args = args.with_recipe("experts", au_args.pretrained)
-        accelerator = create_accelerator(args, fold_args)
-        with main_process_prepares(accelerator):  # the others find the cache
+        accelerator = loop.create_accelerator(args, fold_args)
+        with loop.main_process_prepares(accelerator):  # the others find the cache
             if au_args.pretrained:
                 MultiHeadClassifier(config, expressions[0], pretrained=True)
             train, evaluation = load_splits(data_args)
@@ -115,36 +98,38 @@ def main():
             source["au_target"] = au_args.au_target
         labels = {"train": train.labels, "validation": evaluation.labels}
         priors = prior_numbers(au_args.prior, labels.get)  # of all rows: all folds share it
-        runs = plan_runs(
+        runs = loop.plan_runs(
             accelerator, data_args, args, fold_args, au_args, config, AUForImageClassification, expressions, train,
             evaluation, source,
         )  # fmt: skip
-        plan_warm_starts(runs, au_args)
-        repo_id = create_private_repo(accelerator, args, fold_args)
+        experts.plan_warm_starts(runs, au_args)
+        repo_id = loop.create_private_repo(accelerator, args, fold_args)
 
-    start_trackers(runs, all_args)
+    loop.start_trackers(runs, all_args)
     loss = partial(multi_head_loss, au_loss_weight=au_args.au_loss_weight)
     with exit_on_broken_image():
         for run in runs:  # one, or one for each fold
-            warm_start(run)
+            experts.warm_start(run)
             pretrained = au_args.pretrained and not run.initial_weights
             for expression in run.to_train:
                 index, units = EXPRESSIONS.index(expression), config.action_units[expression]
                 is_expression, measured_on = run.train.labels == index, run.evaluation.labels == index  # (rows,)
                 network = run.create(expression, partial(MultiHeadClassifier, config, expression, pretrained))
                 targets = targets_of(run.train, expression, units, table)  # (rows, 1 + units)
-                job = run.job(expression, targets, **expression_and_others(is_expression))
-                network, outputs, record = fit(
-                    job, network, loss, expression_figures(measured_on, slice(1)), best_epoch_by(run)
+                job = run.job(expression, targets, **experts.expression_and_others(is_expression))
+                network, outputs, record = loop.fit(
+                    job, network, loss, experts.expression_figures(measured_on, slice(1)), experts.best_epoch_by(run)
                 )
                 log_odds, of_units = outputs["logits"][:, :1], outputs["logits"][:, 1:]
                 calibration = fit_calibration(log_odds, measured_on, priors[index])
                 au_auroc = presence_auroc(
                     targets_of(run.evaluation, expression, units, table)[:, 1:], of_units, units, table
                 )
-                save_expert(run, job, network, log_odds, calibration, record, {"au_auroc": au_auroc} if units else None)
-            evaluate_folder(run)
-        finish_runs(runs, args, repo_id)
+                experts.save_expert(
+                    run, job, network, log_odds, calibration, record, {"au_auroc": au_auroc} if units else None
+                )
+            loop.evaluate_folder(run)
+        loop.finish_runs(runs, args, repo_id)
 
 
 def targets_of(split: Split, expression: str, units: list[int], table: ActionUnitTable | None) -> np.ndarray:

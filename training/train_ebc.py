@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from affectnet_plus import EXPRESSIONS, match_expressions
 from affectnet_plus.modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification, check_backbone
+from affectnet_plus.training import experts, loop
 from affectnet_plus.training.arguments import (
     ExpertArguments,
     FoldArguments,
@@ -26,25 +27,7 @@ from affectnet_plus.training.arguments import (
     exit_on_error,
     parse_arguments,
 )
-from affectnet_plus.training.experts import (
-    best_epoch_by,
-    expression_and_others,
-    expression_figures,
-    plan_warm_starts,
-    save_expert,
-    warm_start,
-)
 from affectnet_plus.training.faces import load_splits
-from affectnet_plus.training.loop import (
-    create_accelerator,
-    create_private_repo,
-    evaluate_folder,
-    finish_runs,
-    fit,
-    main_process_prepares,
-    plan_runs,
-    start_trackers,
-)
 from affectnet_plus.training.loop.initial_weights import normalization_of_start
 from affectnet_plus.training.soft_labels.calibration import fit_calibration, prior_numbers
 
@@ -74,38 +57,38 @@ def main():
         for backbone in config.backbones:
             check_backbone(backbone, config.network_size)
         args = args.with_recipe("experts", ebc_args.pretrained)
-        accelerator = create_accelerator(args, fold_args)
-        with main_process_prepares(accelerator):  # the others find the cache
+        accelerator = loop.create_accelerator(args, fold_args)
+        with loop.main_process_prepares(accelerator):  # the others find the cache
             if ebc_args.pretrained:
                 BinaryEnsemble(config, pretrained=True)
             train, evaluation = load_splits(data_args)
         labels = {"train": train.labels, "validation": evaluation.labels}
         priors = prior_numbers(ebc_args.prior, labels.get)  # of all rows: all folds share it
-        runs = plan_runs(
+        runs = loop.plan_runs(
             accelerator, data_args, args, fold_args, ebc_args, config, EBCForImageClassification, expressions, train,
             evaluation,
         )  # fmt: skip
-        plan_warm_starts(runs, ebc_args)
-        repo_id = create_private_repo(accelerator, args, fold_args)
+        experts.plan_warm_starts(runs, ebc_args)
+        repo_id = loop.create_private_repo(accelerator, args, fold_args)
 
-    start_trackers(runs, all_args)
+    loop.start_trackers(runs, all_args)
     with exit_on_broken_image():
         for run in runs:  # one, or one for each fold
-            warm_start(run)
+            experts.warm_start(run)
             pretrained = ebc_args.pretrained and not run.initial_weights
             for expression in run.to_train:
                 index = EXPRESSIONS.index(expression)
                 is_expression, measured_on = run.train.labels == index, run.evaluation.labels == index  # (rows,)
                 ensemble = run.create(expression, partial(BinaryEnsemble, config, pretrained))
-                job = run.job(expression, is_expression[:, None], **expression_and_others(is_expression))
-                ensemble, outputs, record = fit(
-                    job, ensemble, ensemble_loss, expression_figures(measured_on), best_epoch_by(run)
+                job = run.job(expression, is_expression[:, None], **experts.expression_and_others(is_expression))
+                ensemble, outputs, record = loop.fit(
+                    job, ensemble, ensemble_loss, experts.expression_figures(measured_on), experts.best_epoch_by(run)
                 )
                 log_odds = outputs["logits"]  # (rows, backbones)
                 calibration = fit_calibration(log_odds, measured_on, priors[index])
-                save_expert(run, job, ensemble, log_odds, calibration, record)
-            evaluate_folder(run)
-        finish_runs(runs, args, repo_id)
+                experts.save_expert(run, job, ensemble, log_odds, calibration, record)
+            loop.evaluate_folder(run)
+        loop.finish_runs(runs, args, repo_id)
 
 
 def ensemble_loss(log_odds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

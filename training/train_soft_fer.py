@@ -29,6 +29,7 @@ from affectnet_plus.modeling import (
     log_odds_of_softmax,
     soft_fer_loss,
 )
+from affectnet_plus.training import loop
 from affectnet_plus.training.arguments import (
     FoldArguments,
     OptimizationArguments,
@@ -39,18 +40,7 @@ from affectnet_plus.training.arguments import (
 )
 from affectnet_plus.training.evaluate_model import EvaluationArguments, evaluate, load_model
 from affectnet_plus.training.faces import Split, known_truth, load_splits
-from affectnet_plus.training.loop import (
-    Job,
-    Run,
-    create_accelerator,
-    create_private_repo,
-    evaluate_folder,
-    finish_runs,
-    fit,
-    main_process_prepares,
-    plan_runs,
-    start_trackers,
-)
+from affectnet_plus.training.loop import Job, Run
 from affectnet_plus.training.loop.folders import written_beside
 from affectnet_plus.training.loop.initial_weights import normalization_of_start
 from affectnet_plus.training.metrics import HumanLabels, ValenceArousal, js_divergence, nan_to_none
@@ -95,8 +85,8 @@ def main():
         teacher = load_teacher(model_args, config)
         args = args.with_recipe("Soft-FER", model_args.pretrained)
         taught_by = {"teacher": f"{Path(model_args.teacher).name} (sha256 {digest_of(teacher)})"} if teacher else {}
-        accelerator = create_accelerator(args, fold_args)
-        with main_process_prepares(accelerator):  # the others find the cache
+        accelerator = loop.create_accelerator(args, fold_args)
+        with loop.main_process_prepares(accelerator):  # the others find the cache
             if model_args.pretrained:
                 create_backbone(config.backbone, len(EXPRESSIONS), config.network_size, pretrained=True)
             train, evaluation = load_splits(data_args, with_soft_labels=model_args.target != "hard")
@@ -112,14 +102,14 @@ def main():
             if model_args.valence_arousal:
                 check_affect(rows)
             source = add_soft_labels(rows, model_args) if model_args.learns_soft_labels else {}
-            runs += plan_runs(
+            runs += loop.plan_runs(
                 accelerator, data_args, replace(args, output_dir=str(Path(args.output_dir) / folder)), fold_args,
                 replace(model_args, subset=subsets, by_subset=False), config, SoftFerForImageClassification, ["all"],
                 rows, evaluation, source | taught_by,
             )  # fmt: skip
-        repo_id = create_private_repo(accelerator, args, fold_args)
+        repo_id = loop.create_private_repo(accelerator, args, fold_args)
 
-    start_trackers(runs, all_args)
+    loop.start_trackers(runs, all_args)
     loss = partial(soft_fer_targets_loss, valence_arousal_weight=model_args.valence_arousal_weight)
     best = model_args.metric_for_best_model
     with exit_on_broken_image():
@@ -130,7 +120,7 @@ def main():
                 job = run.job(
                     name, targets_of(run.train, model_args), groups, turns, auto_augment=model_args.auto_augment
                 )
-                network, outputs, record = fit(
+                network, outputs, record = loop.fit(
                     job,
                     run.create(name, create),
                     partial(loss, config=run.config),
@@ -139,10 +129,10 @@ def main():
                     batch_alteration(model_args, teacher, accelerator),
                 )
                 save_model(run, job, network, figures(outputs, run.config, run.evaluation), record)
-            evaluate_folder(run)
+            loop.evaluate_folder(run)
         if model_args.by_subset:
             compare_subsets(runs, data_args)
-        finish_runs(runs, args, repo_id)
+        loop.finish_runs(runs, args, repo_id)
 
 
 def save_model(run: Run, job: Job, network: nn.Module, measured: dict[str, float], record: dict) -> None:
