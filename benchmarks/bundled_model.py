@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from record import RESULTS, write_result
-from soft_labels import ONE_THREAD
+from runner import ONE_THREAD
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification, pipeline
 

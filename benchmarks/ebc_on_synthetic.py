@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from datasets import ClassLabel, DatasetDict, load_dataset
 from record import RESULTS, write_result
+from runner import ONE_THREAD
 from sklearn.metrics import roc_auc_score
-from soft_labels import ONE_THREAD
 from transformers import pipeline
 
 import affectnet_plus

@@ -19,7 +19,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from record import RESULTS, write_result
-from soft_labels import FOLDS, RECIPES, Runner, arguments, data_for
+from runner import Runner
+from soft_labels import FOLDS, RECIPES, arguments, data_for
 
 EPOCHS = {"synthetic": 30, "ferplus": 12}
 STUDENT = ["--backbone", "test_resnet", "--learning_rate", 6e-3, "--warmup_steps", 0.1, "--per_image_standardization"]

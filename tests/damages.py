@@ -4,11 +4,7 @@ import json
 import shutil
 
 TRAIN, VALIDATION = "human_annotated/train_set", "human_annotated/validation_set"
-
-
 UNANNOTATED = "no_human_annotated"
-
-
 ROWS = {"train": 48, "validation": 33}
 
 
@@ -78,8 +74,6 @@ def same_image_in(folder):
 
 
 META = "meta-data"
-
-
 # what happened -> the damage, which returns the file that is to be named; the kind; words that are to be said
 DAMAGES = {
     "annotation lost": (without(TRAIN, "annotations"), "image without annotation", "has no annotation"),

@@ -8,8 +8,6 @@ import PIL.Image
 from datasets import load_dataset
 
 TRAIN, VALIDATION = "human_annotated/train_set", "human_annotated/validation_set"
-
-
 UNANNOTATED = "no_human_annotated"
 
 
@@ -39,8 +37,6 @@ def annotation(label=1, subset=0):
 
 
 SOFT = annotation()["soft-label"]
-
-
 LANDMARKS = annotation()["meta-data"]["landmark-68"]
 
 

@@ -27,8 +27,6 @@ from affectnet_plus.releases.find import is_export
 from affectnet_plus.synthetic import synthesize
 
 REPOSITORY = pathlib.Path(affectnet_plus.__file__).parent
-
-
 CONFIGURATIONS = {
     "human_annotated": ["train", "validation"],
     "easy": ["train", "validation"],

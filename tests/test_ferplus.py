@@ -15,8 +15,6 @@ def load(root, name, **options):
 
 
 FERPLUS_ORDER = ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF"]
-
-
 VOTES = [  # Usage, votes in FER+'s order
     ("Training", [1, 0, 0, 6, 0, 0, 1, 0, 2, 0]),  # sad
     ("Training", [5, 5, 0, 0, 0, 0, 0, 0, 0, 0]),  # a tie

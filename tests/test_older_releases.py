@@ -117,8 +117,6 @@ def write_2017(root, rows, header=True):
 
 
 LANDMARKS = np.stack([np.linspace(60, 110, 68), np.linspace(20, 70, 68)], axis=1)
-
-
 TEXT = ";".join(f"{x:.2f};{y:.2f}" for x, y in LANDMARKS)
 
 

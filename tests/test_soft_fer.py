@@ -118,8 +118,6 @@ def test_prior_precision_is_fitted_to_votes_and_recorded(ferplus, tmp_path, monk
 
 
 EVERYTHING = ["--target", "mixed", "--hard_weight", 0.3, "--valence_arousal", "--mixup_alpha", 0.2, "--ema_decay", 0.9]
-
-
 EVERYTHING += ["--sampler", "square_root", "--metric_for_best_model", "macro_f1", "--backbone", "test_efficientnet"]
 
 

@@ -187,11 +187,7 @@ def test_real_face_detector_finds_faces_and_only_faces(release):
 
 
 COUNTS = {"train": 60, "validation": 24, "image_size": 64}
-
-
 COLUMNS = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
-
-
 TABLES = {"train": "training.csv", "validation": "validation.csv", "unannotated": "automatically_annotated.csv"}
 
 

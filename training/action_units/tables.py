@@ -24,11 +24,7 @@ _SPLITS = {
 
 
 _SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names}
-
-
 _STRONGEST = 5  # FACS intensities go from 0 to 5 (E)
-
-
 _PRESENT = 1  # the weakest (A)
 
 

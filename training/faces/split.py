@@ -16,8 +16,6 @@ from affectnet_plus.modeling import ImageError, open_rgb
 from affectnet_plus.releases.files import read_regular_file
 
 METADATA = ("subset", "age", "gender", "ethnicity", "head_pose", "landmarks_68", "landmarks_29", "valence", "arousal")
-
-
 NO_AFFECT = -2  # where AffectNet has no valence or arousal
 
 

@@ -12,8 +12,6 @@ from affectnet_plus.training.arguments import (
 from affectnet_plus.training.faces import timm_policy
 
 SOFT_LABELS_COLUMNS = ("posterior", "soft_label", "ebc", "au")
-
-
 BEST = {"accuracy": 1, "macro_f1": 1, "js_divergence": -1, "ccc": 1}  # 1: the higher the better
 
 

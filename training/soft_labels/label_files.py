@@ -21,11 +21,7 @@ from affectnet_plus.training.soft_labels.posterior import PRECISION, posterior_o
 from affectnet_plus.training.soft_labels.priors import described_prior
 
 SCORES = ("ebc", "au", "soft_label")
-
-
 DECIMALS = 6  # more than the four that are released: labels may yet be expressed for another prior
-
-
 _CARD = """---
 configs:
 - config_name: default
