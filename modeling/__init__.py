@@ -18,7 +18,7 @@ from .configuration_au import ACTION_UNITS, PROTOTYPES, AUConfig
 from .configuration_ebc import EBCConfig
 from .configuration_fused import FusedConfig
 from .configuration_soft_fer import SoftFerConfig
-from .configuration_soft_label import INPUT_SETTINGS
+from .configuration_soft_label import INPUT_SETTINGS, under_present_names
 from .image_loading import ImageError, load_rgb, open_rgb
 from .model_card import CARD_METRICS, model_card
 from .modeling_au import AUForImageClassification, AUOutput, MultiHeadClassifier, multi_head_loss
@@ -73,4 +73,5 @@ __all__ = [
     "open_rgb",
     "pretrained_normalization",
     "soft_fer_loss",
+    "under_present_names",
 ]

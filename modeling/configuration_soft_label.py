@@ -7,8 +7,18 @@ from transformers import PreTrainedConfig
 ID2LABEL = dict(enumerate(("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")))
 INPUT_SETTINGS = ("image_size", "image_mean", "image_std", "grayscale", "per_image_standardization", "upscale")
 
-_FORMER_NAMES = {"mirrored": "tta"}  # in models saved before version 0.1
+_FORMER_NAMES = {  # in models saved before version 0.1
+    "mirrored": "tta",
+    "without_mirror_image": "without_tta",
+    "js": "js_divergence",
+    "truth": "ground_truth",
+}
 _PROBLEM_TYPE = "multi_label_classification"  # stock pipelines then apply a sigmoid
+
+
+def under_present_names(settings: dict) -> dict:
+    """Settings, figures or records of training that may have been written under former names."""
+    return {_FORMER_NAMES.get(key, key): value for key, value in settings.items()}
 
 
 @strict
@@ -77,7 +87,10 @@ class SoftLabelConfig(PreTrainedConfig):
         # and `custom_pipelines` alone would ask for trust_remote_code.
         if not cls.__module__.startswith("transformers_modules"):
             config_dict = {k: v for k, v in config_dict.items() if k not in ("auto_map", "custom_pipelines")}
-        config_dict = {_FORMER_NAMES.get(key, key): value for key, value in config_dict.items()}
+        config_dict = under_present_names(config_dict)
+        training = (config_dict.get("training") or {}).items()
+        config_dict["training"] = {name: under_present_names(record) for name, record in training}
+        config_dict["evaluation"] = under_present_names(config_dict.get("evaluation") or {})
         return super().from_dict(config_dict, **kwargs)
 
     def adopt_labels(self) -> None:

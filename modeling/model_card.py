@@ -1,7 +1,6 @@
 """The card of a model, from nothing but its config."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -9,8 +8,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .backbone import backbones_of
 from .configuration_soft_label import ID2LABEL
+from .model_card_template import TEMPLATE
 
-_TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 CARD_METRICS = {  # of evaluate_model.py, by their names in metrics.json and on every page and card
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
@@ -33,22 +32,19 @@ _LICENCES = {  # by how the names of data begin
 }
 
 
-def model_card(config, repo_id: str = "user/name") -> ModelCard:
+def model_card(config, repo_id: str | None = None) -> ModelCard:
     """The card of a model.
-
-    Code that was pushed with a model has no template beside it: there the text is that of huggingface_hub's own
-    template, to be filled in, under the same metadata.
 
     Args:
         config: of any of our models.
-        repo_id: its repository on the Hub, for the example.
+        repo_id: its repository on the Hub, which holds its code as well; None for a folder.
     """
     parts = _parts(config)
     datasets = sorted(
         {_hub_name(record["data"]) for part in parts for record in part.training.values() if record.get("data")}
     )
     data = ModelCardData(
-        **_licence(datasets),
+        **_licence(datasets, [record for part in parts for record in part.training.values()]),
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["facial-expression-recognition", "soft-labels", "affectnet-plus"],
@@ -59,7 +55,7 @@ def model_card(config, repo_id: str = "user/name") -> ModelCard:
     )
     return ModelCard.from_template(
         data,
-        template_path=str(_TEMPLATE) if _TEMPLATE.is_file() else None,
+        template_str=TEMPLATE,
         config=config,
         model_id=_TITLES[config.model_type],
         repo_id=repo_id,
@@ -91,12 +87,14 @@ def _hub_name(data: str) -> str:
     return data if "/" in data else re.sub(r"[^\w.-]+", "-", data.lower().replace("+", "_plus")).strip("-")
 
 
-def _licence(datasets: list[str]) -> dict[str, Any]:
-    """That of the data; ours, where a model has seen no other faces than those that we draw."""
+def _licence(datasets: list[str], records: list[dict]) -> dict[str, Any]:
+    """That of the data; ours, where a model is known to have seen no other faces than those that we draw."""
     for start, licence in _LICENCES.items():
         if any(name.startswith(start) for name in datasets):
             return licence
-    return {"license": "apache-2.0" if all(name.startswith("synthetic-affectnet") for name in datasets) else "unknown"}
+    from_elsewhere = any(record.get(key) for record in records for key in ("pretrained", "init_from", "teacher"))
+    drawn = datasets and all(name.startswith("synthetic-affectnet") for name in datasets)
+    return {"license": "apache-2.0" if drawn and not from_elsewhere else "unknown"}
 
 
 def _base_models(parts: list) -> list[str]:

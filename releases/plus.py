@@ -10,18 +10,7 @@ from collections.abc import Iterator
 import orjson
 
 from .expressions import ANGLES, CATEGORIES, ETHNICITIES, EXPRESSIONS, GENDERS, SUBSETS, listed
-from .rows import (
-    FLOATS,
-    Damage,
-    ReleaseError,
-    Shard,
-    attempts,
-    check_image,
-    nothing,
-    pair_shards,
-    pair_times,
-    read,
-)
+from .rows import FLOATS, Damage, ReleaseError, Shard, attempts, check_image, nothing, pair_shards, pair_times, read
 
 TITLE = "AffectNet+"
 MARKS = ("human_annotated/", "no_human_annotated/")  # a folder that holds one of them is this release

@@ -64,7 +64,7 @@ def trained(kind: str, data: Path, output_dir: Path, accelerator: Accelerator, *
     job = run.job("all", targets, groups)
     network, _, record = fit(job, run.create("all", create), loss, measure=lambda outputs: {})
     assert record["steps"] == args.max_train_steps
-    state = getattr(bare := accelerator.unwrap_model(network), "model", bare).state_dict()
+    state = accelerator.unwrap_model(network).state_dict()
     accelerator.free_memory()
     return {name: values.cpu().numpy().copy() for name, values in state.items()}
 

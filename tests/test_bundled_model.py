@@ -109,7 +109,6 @@ def test_comes_with_the_wheel_and_no_face_does(wheel):
     assert sizes["affectnet_plus/modeling/bundled/model.safetensors"] <= 8e6
     for folder, template in (
         ("releases/", "dataset_card.md.jinja"),
-        ("modeling/", "model_card.md.jinja"),
         (REPORTS, "style.css"),
     ):
         assert sizes[f"affectnet_plus/{folder}{template}"]

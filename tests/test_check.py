@@ -12,18 +12,7 @@ import sys
 import numpy as np
 import PIL.Image
 import pytest
-from damages import (
-    DAMAGES,
-    META,
-    ROWS,
-    TRAIN,
-    UNANNOTATED,
-    VALIDATION,
-    annotation,
-    another_subset,
-    edited,
-    numbered,
-)
+from damages import DAMAGES, META, ROWS, TRAIN, UNANNOTATED, VALIDATION, annotation, another_subset, edited, numbered
 
 from affectnet_plus import EXPRESSIONS, ReleaseError
 from affectnet_plus.releases.check import check

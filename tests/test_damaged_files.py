@@ -5,17 +5,7 @@ import json
 
 import PIL.Image
 import pytest
-from released import (
-    LANDMARKS,
-    SOFT,
-    TRAIN,
-    VALIDATION,
-    annotation,
-    load,
-    write_long_release,
-    write_pair,
-    write_release,
-)
+from released import LANDMARKS, SOFT, TRAIN, VALIDATION, annotation, load, write_long_release, write_pair, write_release
 
 from affectnet_plus import ReleaseError
 

@@ -9,12 +9,7 @@ from runs import SOFT_FER, refused, train, weights
 from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import (
-    EBCConfig,
-    EBCForImageClassification,
-    SoftFerConfig,
-    SoftFerForImageClassification,
-)
+from affectnet_plus.modeling import EBCConfig, EBCForImageClassification, SoftFerConfig, SoftFerForImageClassification
 from affectnet_plus.training import train_ebc
 from affectnet_plus.training.loop.initial_weights import load_weights, read_weights
 

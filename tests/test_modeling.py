@@ -270,7 +270,19 @@ def test_every_way_to_push_takes_the_whole_folder(tmp_path, hub):
 
 
 def test_models_from_before_flags_were_renamed_open():
-    assert SoftFerConfig.from_dict({"model_type": "affectnet_plus_soft_fer", "mirrored": True}).tta
+    former = {"mirrored": True, "training": {"all": {"mirrored": True}}, "evaluation": {"js": 0.1, "rows": 5}}
+    config = SoftFerConfig.from_dict({"model_type": "affectnet_plus_soft_fer", **former})
+    assert config.tta and config.training["all"] == {"tta": True}
+    assert config.evaluation["js_divergence"] == 0.1 and "0.1" in str(modeling.model_card(config).data)
+
+
+def test_a_card_claims_no_licence_that_it_does_not_know():
+    def licence(**record):
+        return modeling.model_card(SoftFerConfig(training={"all": record} if record else {})).data.license
+
+    assert licence() == "unknown" and licence(data="synthetic AffectNet+") == "apache-2.0"
+    assert licence(data="synthetic AffectNet+", pretrained=True) == "unknown"
+    assert licence(data="synthetic AffectNet+", init_from=["x"]) == "unknown" and licence(data="AffectNet+") == "other"
 
 
 def test_log_odds_are_those_of_the_softmax():

@@ -17,10 +17,7 @@ from timm.utils import ModelEmaV3
 from transformers import AutoModelForImageClassification, pipeline
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import (
-    SoftFerConfig,
-    SoftFerForImageClassification,
-)
+from affectnet_plus.modeling import SoftFerConfig, SoftFerForImageClassification
 from affectnet_plus.training import label, train_ebc, train_soft_fer
 from affectnet_plus.training.arguments import DataArguments, FoldArguments, OptimizationArguments, TrainingDataArguments
 from affectnet_plus.training.faces import load_split, load_splits, read_soft_labels

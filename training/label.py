@@ -32,13 +32,7 @@ from affectnet_plus.training.arguments import (
     parse_arguments,
     parse_prior,
 )
-from affectnet_plus.training.faces import (
-    FaceDataset,
-    Split,
-    images_in,
-    load_rows,
-    split_to_label,
-)
+from affectnet_plus.training.faces import FaceDataset, Split, images_in, load_rows, split_to_label
 from affectnet_plus.training.loop import check_outputs, main_process_prepares, predict, share_contents
 from affectnet_plus.training.loop.folders import locked_for_reading, written_beside
 from affectnet_plus.training.soft_labels.calibration import class_frequencies
@@ -274,7 +268,7 @@ def predict_rows(accelerator, args, model, split: Split, rows, description: str 
     """{"logits", "ebc_logits", "au_expert_logits"} (rows, 8) each, by this process alone."""
     faces = Subset(FaceDataset(split, model.image_processor), [int(row) for row in rows])
     batches = DataLoader(faces, args.per_device_batch_size, num_workers=args.dataloader_num_workers)
-    return predict(accelerator, model.to(accelerator.device), batches, description)
+    return predict(accelerator, model.to(accelerator.device), batches, description, own_rows=True)
 
 
 def label(accelerator, args, shards: list, models: dict, output_dir: Path, prior, precision: float) -> None:

@@ -4,8 +4,8 @@
     python training/show_label_errors.py --data_dir R --soft_labels runs/soft --output_file runs/label_errors.html
 
 First come the rows with the largest margin between the highest of the soft label's scores and that of the human label
-(cleanlab's normalized margin, negated), all of them for equally frequent expressions: under the frequencies of a split
-most label errors would be sought among the rare ones. The same table lies beside the page as CSV. The page holds
+(the order of cleanlab's normalized margin), all of them for equally frequent expressions: under the frequencies of a
+split most label errors would be sought among the rare ones. The same table lies beside the page as CSV. The page holds
 thumbnails of the faces: keep pages of restricted faces to yourself.
 """
 

@@ -128,6 +128,7 @@ def main():
                 experts.save_expert(
                     run, job, network, log_odds, calibration, record, {"au_auroc": au_auroc} if units else None
                 )
+                del network, job  # before the next one is made
             loop.evaluate_folder(run)
         loop.finish_runs(runs, args, repo_id)
 

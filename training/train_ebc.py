@@ -87,6 +87,7 @@ def main():
                 log_odds = outputs["logits"]  # (rows, backbones)
                 calibration = fit_calibration(log_odds, measured_on, priors[index])
                 experts.save_expert(run, job, ensemble, log_odds, calibration, record)
+                del ensemble, job  # before the next one is made
             loop.evaluate_folder(run)
         loop.finish_runs(runs, args, repo_id)
 

@@ -129,6 +129,7 @@ def main():
                     batch_alteration(model_args, teacher, accelerator),
                 )
                 save_model(run, job, network, figures(outputs, run.config, run.evaluation), record)
+                del network, job  # before the next one is made
             loop.evaluate_folder(run)
         if model_args.by_subset:
             compare_subsets(runs, data_args)
@@ -154,7 +155,9 @@ class RawOutputs(nn.Module):
 
     def __init__(self, config: SoftFerConfig, pretrained: bool = False):
         super().__init__()
-        self.model = SoftFerForImageClassification(config, pretrained)
+        model = SoftFerForImageClassification(config, pretrained)
+        self.backbone = model.backbone
+        self.__dict__["model"] = model  # no submodule: its weights are the backbone's
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         return self.model.raw_outputs(pixel_values)

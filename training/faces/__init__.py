@@ -4,4 +4,4 @@ from .augmentation import FaceDataset, augmentation, timm_policy
 from .loading import check_enough_rows, images_in, load_rows, load_split, load_splits, split_to_label
 from .sampler import PermutationSampler
 from .soft_label_files import columns_of, files_of, known_truth, read_soft_labels
-from .split import METADATA, Split, broken_images, without_broken_images
+from .split import Split, broken_images

@@ -9,6 +9,8 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
+from affectnet_plus.modeling import under_present_names
+
 STATE_FILE = "trainer_state.json"
 _BEST_FILE = "best.safetensors"
 
@@ -75,7 +77,8 @@ class Checkpoints:
 
 def read_state(checkpoint: Path) -> dict:
     """{"part": the network's name, "step", "settings", "best"}."""
-    return json.loads((checkpoint / STATE_FILE).read_text())
+    state = json.loads((checkpoint / STATE_FILE).read_text())
+    return state | {"settings": under_present_names(state["settings"])}
 
 
 def find_checkpoints(folder: Path, wanted: str) -> dict[str, Path]:

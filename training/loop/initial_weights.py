@@ -22,7 +22,7 @@ def backbones_in(network: nn.Module) -> list[nn.Module]:
     """The timm models in a network, as `backbones_of` names them."""
     if hasattr(network, "classifiers"):
         return list(network.classifiers)
-    return [getattr(getattr(network, "model", network), "backbone", network)]
+    return [getattr(network, "backbone", network)]
 
 
 def normalization_of_start(args, backbones: list[str]) -> list[dict | None] | None:

@@ -1,9 +1,10 @@
 """What a model gives for all faces of a loader."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.data_loader import DataLoaderShard
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
@@ -12,29 +13,34 @@ from affectnet_plus.training.arguments import exit_with_error
 
 @torch.no_grad()
 def predict(
-    accelerator: Accelerator, model: torch.nn.Module, batches: DataLoader, description: str | None = None
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    batches: DataLoader,
+    description: str | None = None,
+    own_rows: bool = False,
 ) -> dict[str, np.ndarray]:
     """What `model` puts out, in the order of the rows.
 
     Args:
-        accelerator: Its device and precision are used.
+        accelerator: What has prepared model and batches.
         model: Gives a tensor, or one of our outputs.
-        batches: {"pixel_values": (B, 3, H, W)}. A loader that Accelerate has prepared is shared by the processes, and
-            all of them get the rows of all; any other is this process's own.
+        batches: {"pixel_values": (B, 3, H, W)}; all processes get the rows of all.
         description: Shows a progress bar.
+        own_rows: Neither model nor batches are prepared: this process alone has these rows, under the accelerator's
+            precision.
 
     Returns:
         {"logits": (N, ...), and the other tensors of the model's output}, float64; {} where there are no rows.
     """
     model.eval()
-    shared, found = isinstance(batches, DataLoaderShard), []
+    found = []
     shown = description and accelerator.is_local_main_process
-    for batch in tqdm(batches, desc=description, disable=not shown, leave=not shown or shared):
-        with accelerator.autocast():
+    for batch in tqdm(batches, desc=description, disable=not shown, leave=not own_rows):
+        with accelerator.autocast() if own_rows else nullcontext():
             output = model(batch["pixel_values"].to(accelerator.device))
         output = {"logits": output} if torch.is_tensor(output) else output
         output = {name: values for name, values in output.items() if torch.is_tensor(values)}
-        output = accelerator.gather_for_metrics(output) if shared else output
+        output = output if own_rows else accelerator.gather_for_metrics(output)
         found.append({name: values.float().cpu().numpy() for name, values in output.items()})
     names = found[0] if found else ()
     return {name: np.concatenate([of_batch[name] for of_batch in found]).astype(np.float64) for name in names}

@@ -97,7 +97,7 @@ def check_same_network(output_dir: Path, config) -> None:
 
 
 def records_in(output_dir: Path) -> dict[str, dict]:
-    """The record of each part that a run has completed in this folder."""
+    """The record of each network that a run has completed in this folder."""
     there = (output_dir / "config.json").exists()
     return AutoConfig.from_pretrained(output_dir).training if there else {}
 

@@ -3,12 +3,8 @@
 from dataclasses import dataclass, field
 
 from affectnet_plus import SUBSETS
-from affectnet_plus.modeling import (
-    SoftFerConfig,
-)
-from affectnet_plus.training.arguments import (
-    NetworkArguments,
-)
+from affectnet_plus.modeling import SoftFerConfig
+from affectnet_plus.training.arguments import NetworkArguments
 from affectnet_plus.training.faces import timm_policy
 
 SOFT_LABELS_COLUMNS = ("posterior", "soft_label", "ebc", "au")

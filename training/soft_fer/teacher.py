@@ -9,10 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import (
-    SoftFerConfig,
-    SoftLabelModel,
-)
+from affectnet_plus.modeling import SoftFerConfig, SoftLabelModel
 from affectnet_plus.training.soft_fer.arguments import SoftFerArguments
 
 

@@ -9,11 +9,7 @@ from transformers import AutoConfig
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import FusedConfig
-from affectnet_plus.training.faces import (
-    Split,
-    load_rows,
-    split_to_label,
-)
+from affectnet_plus.training.faces import Split, load_rows, split_to_label
 from affectnet_plus.training.soft_labels.priors import prior_of
 
 

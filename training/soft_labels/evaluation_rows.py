@@ -5,13 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from affectnet_plus import SUBSETS
-from affectnet_plus.training.arguments import (
-    TrainingDataArguments,
-)
-from affectnet_plus.training.faces import (
-    Split,
-    load_split,
-)
+from affectnet_plus.training.arguments import TrainingDataArguments
+from affectnet_plus.training.faces import Split, load_split
 from affectnet_plus.training.soft_labels.cross_fitting import experts_of
 
 

@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 from accelerate import Accelerator
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.training.faces import (
-    Split,
-)
+from affectnet_plus.modeling import under_present_names
+from affectnet_plus.training.faces import Split
 from affectnet_plus.training.metrics import js_divergence, ranks_of
 from affectnet_plus.training.metrics.slices import subsets_of_ranks
 from affectnet_plus.training.soft_labels.cross_fitting import experts_of
@@ -79,8 +78,7 @@ def check_settings(output_dir: Path, settings: dict) -> float | None:
     """Raise `ValueError` where the folder holds labels of other settings. Returns the prior precision, None where it is
     still to be fitted; one that was fitted for this folder is taken up."""
     file = output_dir / "label.json"
-    saved = json.loads(file.read_text()) if file.exists() else settings
-    saved.setdefault("tta", saved.get("mirrored"))  # its name in labels written before version 0.1
+    saved = under_present_names(json.loads(file.read_text())) if file.exists() else settings
     if (
         settings["posterior"]["prior_precision"] is None
         and saved.get("posterior", {}).get("how", "") == settings["posterior"]["how"]

@@ -7,10 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.training.faces import (
-    files_of,
-    read_soft_labels,
-)
+from affectnet_plus.training.faces import files_of, read_soft_labels
 from affectnet_plus.training.soft_labels.calibration import class_frequencies, reexpress
 from affectnet_plus.training.soft_labels.evaluation_rows import check_votes, load_evaluation
 from affectnet_plus.training.soft_labels.label_files import (

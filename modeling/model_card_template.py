@@ -1,4 +1,6 @@
----
+"""The text of a model's card (Jinja2), in a Python file as those travel with a model that is pushed with its code."""
+
+TEMPLATE = """---
 {{ card_data }}
 ---
 
@@ -10,14 +12,18 @@ How far each of {{ expressions | length }} expressions is present in a face at o
 
 ```python
 from transformers import pipeline
-
+{% if repo_id %}
 fer = pipeline("soft-fer", model="{{ repo_id }}", trust_remote_code=True)
+{%- else %}import affectnet_plus  # makes the task known
+
+fer = pipeline("soft-fer", model="path/to/this/folder")
+{%- endif %}
 fer("face.jpg")
 ```
-
-This takes `pip install transformers timm torchvision` and runs the code in this repository. Where affectnet-plus is
-installed, `import affectnet_plus` instead and leave the last argument out; a folder serves as a name, too.
-
+{% if repo_id %}
+This takes `pip install transformers timm torchvision requests` and runs the code in this repository. Where
+affectnet-plus is installed, `import affectnet_plus` instead and leave the last argument out.
+{% endif %}
 Input: a face crop, RGB, scaled to {{ config.image_size }} x {{ config.image_size }} pixels, to [0, 1], then normalised with mean {{ config.image_mean | list }} and standard
 deviation {{ config.image_std | list }}.
 {%- for step in preprocessing %} {{ step }}.{% endfor %} No face detector is included.
@@ -66,3 +72,4 @@ trained on them may fall under that licence.
 
 Reference: Fard, Hosseini, Sweeny, Mahoor, "AffectNet+: A Database for Enhancing Facial Expression Recognition with
 Soft-Labels", IEEE Transactions on Affective Computing, 2025, https://arxiv.org/abs/2410.22506.
+"""
