@@ -136,7 +136,7 @@ def test_valence_and_arousal_and_the_means_to_train_better(ferplus, tmp_path):
     assert result["macro_f1"] == pytest.approx(record["macro_f1"], abs=0.02) and result["arousal"]["rows"] == 70
     assert np.mean([result[name]["ccc"] for name in ("valence", "arousal")]) == pytest.approx(record["ccc"], abs=0.02)
     assert pq.read_table(tmp_path / "report/predictions.parquet")["valence"].to_numpy().std() > 0.1
-    assert "Concordance of the model" in (tmp_path / "report/report.html").read_text()
+    assert "concordance correlation coefficient" in (tmp_path / "report/report.html").read_text()
 
 
 def test_the_best_epoch_is_kept_and_the_average_is_of_the_weights(ferplus, tmp_path):
