@@ -97,8 +97,12 @@ def test_the_card_says_whose_licence_and_weights_and_takes_names_as_text(tmp_pat
         card = ModelCard.load(tmp_path / "README.md")
         assert (card.data.license, card.data.datasets) == (licence, [name])
     assert card.data.base_model == [timm.get_pretrained_cfg(name).hf_hub_id for name in TRIO]
-    code = card.text.partition("```python")[2].partition("```")[0]
-    assert "affectnet_plus" not in code and "trust_remote_code=True" in code
+    of_folder, of_repository = (
+        str(modeling.model_card(config, repo_id)).partition("```python")[2].partition("```")[0]
+        for repo_id in (None, "me/ebc")
+    )
+    assert "import affectnet_plus" in of_folder and "trust_remote_code" not in of_folder  # which holds no code
+    assert "affectnet_plus" not in of_repository and 'model="me/ebc", trust_remote_code=True' in of_repository
     assert r"\<b\>a\|b" in card.text and "<b>" not in card.text.replace("soft_labels: <b>", "")
 
 
