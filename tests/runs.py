@@ -88,7 +88,11 @@ def train(*args, cwd, script="train_ebc.py", expect=0, processes=1, launcher=())
     else:
         ranks = environments(processes)
         runs = [Script(script, *args, *["--use_cpu"] * (processes > 1), cwd=cwd, environment=rank) for rank in ranks]
-        runs = [run.wait() for run in runs]
+        while any(run.poll() is None for run in runs) and not any(run.poll() for run in runs):
+            time.sleep(0.01)
+        for run in runs if any(run.poll() for run in runs) else ():  # one has failed: others may wait for it
+            run.kill()
+        runs = sorted((run.wait() for run in runs), key=lambda run: run[0] <= 0)  # what failed, not what was killed
     for status, _, error in runs:
         assert status == expect or (expect and status), error[-3000:]
     return "".join(said for _, *both in runs for said in both)

@@ -168,18 +168,8 @@ def test_loss_skips_what_is_unknown():
 
 
 def test_experts_learn_expression_and_units_and_make_a_complete_model(ferplus, tmp_path):
-    args = [
-        *AU,
-        "--backbone",
-        "test_efficientnet",
-        "--dataset_name",
-        ferplus,
-        "--expressions",
-        "happy",
-        "fear",
-        "--eval_strategy",
-        "no",
-    ]
+    args = [*AU, "--backbone", "test_efficientnet", "--dataset_name", ferplus]
+    args += ["--expressions", "happy", "fear", "--eval_strategy", "no"]
     args += ["--num_train_epochs", 50, "--learning_rate", 4e-3, "--output_dir", "au"]
     train(*args, script="train_au.py", cwd=tmp_path)
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "au")

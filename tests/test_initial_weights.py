@@ -13,20 +13,11 @@ from affectnet_plus.modeling import EBCConfig, EBCForImageClassification, SoftFe
 from affectnet_plus.training import train_ebc
 from affectnet_plus.training.loop.initial_weights import load_weights, read_weights
 
+STANDING_STILL = [*SOFT_FER, "--learning_rate", 1e-12, "--weight_decay", 0, "--max_train_steps", 1]
+
 
 def test_experts_start_from_it_all_but_the_last_layer(softmax_runs, ferplus, tmp_path):
-    still = [
-        *SOFT_FER,
-        "--learning_rate",
-        1e-12,
-        "--weight_decay",
-        0,
-        "--max_train_steps",
-        1,
-        "--dataset_name",
-        ferplus,
-    ]
-    still += ["--expressions", "fear", "--init_from", softmax_runs / "hard"]
+    still = [*STANDING_STILL, "--dataset_name", ferplus, "--expressions", "fear", "--init_from", softmax_runs / "hard"]
     train(*still, "--backbones", "test_vit", "test_vit", "--output_dir", "ebc", cwd=tmp_path)
     train(*still, "--backbone", "test_vit", "--output_dir", "au", script="train_au.py", cwd=tmp_path)
     start = weights(softmax_runs / "hard")
@@ -46,18 +37,8 @@ def test_experts_start_from_it_all_but_the_last_layer(softmax_runs, ferplus, tmp
 
 
 def test_with_outputs_for_the_rest_they_start_as_the_classifier_they_come_from(softmax_runs, ferplus, tmp_path):
-    still = [
-        *SOFT_FER,
-        "--learning_rate",
-        1e-12,
-        "--weight_decay",
-        0,
-        "--max_train_steps",
-        1,
-        "--dataset_name",
-        ferplus,
-    ]
-    still += ["--expressions", "fear", "--init_from", softmax_runs / "hard", "--rest_outputs", 7]
+    still = [*STANDING_STILL, "--dataset_name", ferplus, "--expressions", "fear"]
+    still += ["--init_from", softmax_runs / "hard", "--rest_outputs", 7]
     train(*still, "--backbones", "test_vit", "--output_dir", "ebc", cwd=tmp_path)
     train(*still, "--backbone", "test_vit", "--output_dir", "au", script="train_au.py", cwd=tmp_path)
     pixel_values = torch.randn(9, 3, 32, 32)

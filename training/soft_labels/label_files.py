@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from accelerate import Accelerator
+from huggingface_hub import DatasetCard, DatasetCardData
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import under_present_names
@@ -22,19 +23,17 @@ from affectnet_plus.training.soft_labels.priors import described_prior
 SCORES = ("ebc", "au", "soft_label")
 DECIMALS = 6  # more than the four that are released: labels may yet be expressed for another prior
 _CARD = """---
-configs:
-- config_name: default
-  data_files:
-{files}
+{{ card_data }}
 ---
+
 # Soft labels
 
-Made by `training/label.py` of affectnet-plus from {data}: `{scores}` are scores in the order {expressions};
-`human_label` is an index in that order, `rank` its place among `soft_label`, `subset` 0 easy (rank 1), 1 challenging (2
-or 3), 2 difficult. `posterior` is `soft_label` after one human label more: ({precision:.4g} * score + [human label is
-this one]) / ({precision:.4g} + 1), affectnet-plus's own.
+Made by `training/label.py` of affectnet-plus from {{ data }}: `{{ scores | join("`, `") }}` are scores in the order
+{{ expressions | join(", ") }}; `human_label` is an index in that order, `rank` its place among `soft_label`, `subset` 0
+easy (rank 1), 1 challenging (2 or 3), 2 difficult. `posterior` is `soft_label` after one human label more:
+({{ precision }} * score + [human label is this one]) / ({{ precision }} + 1), affectnet-plus's own.
 
-Class frequencies that scores are calibrated to (prior): {prior}. `label.py --labels` expresses them for others.
+Class frequencies that scores are calibrated to (prior): {{ prior }}. `label.py --labels` expresses them for others.
 `label.json` says by which experts.
 """
 
@@ -134,16 +133,17 @@ def write_table(table: pa.Table, file: Path, process: int = 0) -> None:
 
 
 def write_card(output_dir: Path, settings: dict) -> None:
-    prior = settings["prior"]
-    card = _CARD.format(
-        files="\n".join(f"  - split: {name}\n    path: {name}-*.parquet" for name in settings["splits"]),
+    prior, files = settings["prior"], [{"split": name, "path": f"{name}-*.parquet"} for name in settings["splits"]]
+    card = DatasetCard.from_template(
+        DatasetCardData(configs=[{"config_name": "default", "data_files": files}]),
+        template_str=_CARD,
         data=settings["data"],
-        scores="`, `".join(SCORES),
-        expressions=", ".join(EXPRESSIONS),
-        precision=settings["posterior"]["prior_precision"],
+        scores=SCORES,
+        expressions=EXPRESSIONS,
+        precision=f"{settings['posterior']['prior_precision']:.4g}",
         prior=prior if isinstance(prior, str) else ", ".join(f"{name} {share:.4f}" for name, share in prior.items()),
     )
-    (output_dir / "README.md").write_text(card)
+    card.save(output_dir / "README.md")
 
 
 def report(output_dir: Path, splits: list[Split], evaluation: Split | None) -> None:
