@@ -246,3 +246,11 @@ def test_tables_take_what_is_there(tmp_path):
     page = tables.rendered(tmp_path)[ROOT / "docs/results.md"]
     assert "| 0.1500 ± 0.0707 |" in page.replace("**", "") and "Validation rows: 99, seed 1" in page
     assert "2 of 3 seeds" in page and "| 2026-01-01 | a GPU |" in page
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_line_of_a_paragraph_begins_like_a_list(document):
+    lines = FENCE.sub("", text_of(document)).splitlines()
+    begin = re.compile(r"(\d+\.|[-*+]) ")
+    for before, line in zip(lines, lines[1:], strict=False):
+        assert not begin.match(line) or not before or begin.match(before) or before.startswith("  "), line
