@@ -19,7 +19,8 @@ class Runner:
     """The training scripts, in one process with one thread each: several seeds can run side by side."""
 
     def __init__(self, args, recipe: dict, data: list, folder: Path, seed: int | None = None):
-        self.seed, self.precision, self.jobs = seed or args.seed, args.mixed_precision, args.jobs
+        self.seed, self.precision = seed or args.seed, args.mixed_precision
+        self.jobs, self.workers = args.jobs, args.workers
         self.recipe, self.data, self.folder = recipe, data, folder
 
     def experts(self, rows: str, num_folds: int | None = None) -> dict[str, Path]:
@@ -53,7 +54,7 @@ class Runner:
         return target
 
     def launch(self, script: str, output_dir: Path, flags: list, log: str = "") -> None:
-        words = [*self.data, "--output_dir", output_dir, "--dataloader_num_workers", 1, *flags]
+        words = [*self.data, "--output_dir", output_dir, "--dataloader_num_workers", self.workers, *flags]
         words = ["--mixed_precision", self.precision, "--dynamo_backend", "no", TRAINING / script, *words]
         words = ["--num_processes", "1", "--num_machines", "1", *map(str, words)]
         done = output_dir.with_name(f"{output_dir.name}{log}.log")

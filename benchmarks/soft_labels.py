@@ -78,6 +78,7 @@ def arguments(doc: str, own_flags: dict[str, dict]) -> argparse.Namespace:
     for flag, more in own_flags.items():
         parser.add_argument(flag, **more)
     parser.add_argument("--jobs", type=int, default=1, help="commands that run at a time")
+    parser.add_argument("--workers", type=int, default=1, help="processes that load faces, of each command")
     parser.add_argument("--mixed_precision", default="no", choices=["no", "bf16"])
     return parser.parse_args()
 

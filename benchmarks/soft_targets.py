@@ -17,6 +17,7 @@ targets can be left for another time: their figures join those that the file of 
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from record import RESULTS, write_result
 from runner import Runner
@@ -47,10 +48,7 @@ def measure(args) -> None:
     flags = {"hard": ["--target", "hard"], "own": ["--target", "distribution"]}
     result = {"yardstick": yardstick, "seed": args.seed, "epochs": epochs, "mixed_precision": args.mixed_precision}
     file = RESULTS / f"soft_targets-{yardstick}-{args.seed}.json"
-    held = json.loads(file.read_text()) if file.exists() else {"validation": {}}
-    if set(held["validation"]) - set(args.targets) and any(held[name] != value for name, value in result.items()):
-        sys.exit(f"{file} is of other epochs or another precision: measure all targets anew, without --targets.")
-    result["validation"] = held["validation"]
+    beside(file, result, args.targets)
     if of_experts := [name for name in args.targets if name in COLUMNS]:
         seed = args.experts_seed or args.seed
         if seed != args.seed and not args.dataset_name:
@@ -69,13 +67,24 @@ def measure(args) -> None:
         return json.loads((report / "metrics.json").read_text())
 
     with ThreadPoolExecutor(args.jobs) as threads:
-        for name, measured in zip(args.targets, threads.map(student, args.targets), strict=True):
-            result["validation"][name] = {figure: round(measured[figure], 5) for figure in FIGURES}
-            if name in COLUMNS:
-                result["validation"][name]["experts_seed"] = labelling.seed
-            result["rows"] = measured["rows"]
-    write_result(file, result)
+        students = dict(zip(args.targets, threads.map(student, args.targets), strict=True))
+    validation = beside(file, result, args.targets)
+    for name, measured in students.items():
+        validation[name] = {figure: round(measured[figure], 5) for figure in FIGURES}
+        if name in COLUMNS:
+            validation[name]["experts_seed"] = labelling.seed
+        result["rows"] = measured["rows"]
+    write_result(file, result | {"validation": validation})
     print(file.read_text())
+
+
+def beside(file: Path, settings: dict, targets: list[str]) -> dict[str, dict]:
+    """The figures of other targets that the file holds by now, which have to be of these settings."""
+    held = json.loads(file.read_text()) if file.exists() else {"validation": {}}
+    others = {name: figures for name, figures in held["validation"].items() if name not in targets}
+    if others and any(held[name] != value for name, value in settings.items()):
+        sys.exit(f"{file} is of other epochs or another precision: measure all targets anew, without --targets.")
+    return others
 
 
 if __name__ == "__main__":
