@@ -105,7 +105,7 @@ def rendered(results: Path = RESULTS) -> dict[Path, str]:
     page = environment.get_template(TEMPLATE).render(
         known=known, yardsticks=YARDSTICKS, splits=SPLITS, soft_labels=soft_label_tables(known),
         targets={name: target_table(known["soft_targets"].get(name, [])) for name in YARDSTICKS},
-        bundled=bundled_table(known), missing=missing(known), titles=SOFT_LABELS,
+        bundled=bundled_table(known), missing=missing(known), titles_of=lambda rows: [SOFT_LABELS[row] for row in rows],
         of_several_recipes=of_several_recipes(known), sources=sources(results), cells=cells,
     )  # fmt: skip
     return {ROOT / "docs/results.md": page, ROOT / "README.md": f"{before}{BEGIN}{summary(known)}{END}{after}"}
@@ -280,15 +280,12 @@ def summary(known: dict) -> str:
         on, figure = f"synthetic, {seeds_of(aurocs)}", "AUROC of the margin, prior of validation"
         lines.append(cells(["Are label errors found?", on, figure, f"{np.mean(aurocs):.3f}"]))
     for yardstick, results in known["soft_targets"].items():
-        for key, name in (("accuracy", "accuracy"), ("ece", "ECE")):
-            of_target = {
-                target: np.mean(
-                    [result["validation"][target][key] for result in results if target in result["validation"]]
-                )
-                for target in TARGETS
-                if any(target in result["validation"] for result in results)
-            }
-            answer = ", ".join(f"{TARGETS[target]} {value:.3f}" for target, value in of_target.items())
+        results = [result["validation"] for result in results if len(result["validation"]) > 1]
+        compared = [target for target in TARGETS if results and all(target in of_seed for of_seed in results)]
+        for key, name in (("accuracy", "accuracy"), ("ece", "ECE")) if len(compared) > 1 else ():
+            answer = ", ".join(
+                f"{TARGETS[target]} {np.mean([of_seed[target][key] for of_seed in results]):.3f}" for target in compared
+            )
             on = f"{SHORT[yardstick]}, {seeds_of(results)}"
             lines.append(cells(["Do soft targets train a better network?", on, name, answer]))
     asked = [line.split("|")[1] for line in lines]
