@@ -69,9 +69,9 @@ def trained(kind: str, data: Path, output_dir: Path, accelerator: Accelerator, *
     return {name: values.cpu().numpy().copy() for name, values in state.items()}
 
 
-def plain_steps(groups, lr):
+def plain_steps(groups, lr, fused):
     """In place of AdamW, which makes steps of one length of gradients of any length."""
-    return torch.optim.SGD(groups, lr=lr)
+    return torch.optim.SGD(groups, lr=lr, fused=fused)
 
 
 def main(data: Path, folder: Path) -> None:

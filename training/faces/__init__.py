@@ -1,6 +1,7 @@
 """The faces: splits of any dataset, folds, what is drawn when, and how a network is shown it."""
 
-from .augmentation import FaceDataset, augmentation, timm_policy
+from .augmentation import Augmentation, timm_policy
+from .dataset import FaceDataset
 from .loading import check_enough_rows, images_in, load_rows, load_split, load_splits, split_to_label
 from .sampler import PermutationSampler
 from .soft_label_files import columns_of, files_of, known_truth, read_soft_labels

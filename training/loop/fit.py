@@ -45,6 +45,7 @@ class Job:
         seed: What batches are altered by.
         checkpoints: Where to go on from, and what saves.
         log: (figures, step) -> None, for trackers.
+        augment: Makes a batch of what is loaded, on the device; None: batches come ready.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Job:
     has_unknown_targets: bool
     checkpoints: Checkpoints
     log: Callable[[dict[str, float], int], None]
+    augment: Callable[[dict], dict] | None = None
 
 
 def fit(
@@ -88,7 +90,8 @@ def fit(
     """
     accelerator, args, checkpoints = job.accelerator, job.args, job.checkpoints
     decay_groups = param_groups_weight_decay(network, args.weight_decay, no_weight_decay_list=not_decayed(network))
-    optimizer = torch.optim.AdamW(decay_groups, lr=args.learning_rate)
+    fused = accelerator.scaler is None  # with one, Accelerate would not see that a step was skipped
+    optimizer = torch.optim.AdamW(decay_groups, lr=args.learning_rate, fused=fused)
     warmup_steps = args.warmup_steps if args.warmup_steps >= 1 else args.warmup_steps * job.steps
     scheduler = get_scheduler(  # Accelerate steps it once per process
         args.lr_scheduler_type,
@@ -118,6 +121,7 @@ def fit(
     while step < job.steps:
         step_batches = []  # all of a step at once: they share what is known, and fp16 may need them again
         for number, batch in itertools.islice(batches, args.gradient_accumulation_steps):
+            batch = job.augment(batch) if job.augment else batch
             pixel_values, targets = batch["pixel_values"], batch["targets"]  # (B, 3, H, W), (B, n)
             if alter_batch:
                 batch_seed = (job.seed * 1_000_003 + number) * accelerator.num_processes + accelerator.process_index

@@ -17,7 +17,7 @@ from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import SoftLabelModel, image_processor_for
-from affectnet_plus.training.faces import FaceDataset, PermutationSampler, Split, check_enough_rows
+from affectnet_plus.training.faces import Augmentation, FaceDataset, PermutationSampler, Split, check_enough_rows
 from affectnet_plus.training.loop.checkpoints import Checkpoints
 from affectnet_plus.training.loop.fit import Job
 from affectnet_plus.training.loop.folders import locked_if_shared
@@ -85,8 +85,11 @@ class Run:
         targets, processor = targets.astype("float32"), image_processor_for(self.config)
         start = checkpoints.step * faces_per_step
         workers = {"num_workers": args.dataloader_num_workers, "pin_memory": accelerator.device.type == "cuda"}
+        augment = Augmentation(processor, bool(auto_augment))
+        on_cpu = accelerator.device.type == "cpu"  # then the workers do it
         train_batches = DataLoader(
             FaceDataset(self.train, processor, targets, auto_augment), args.per_device_train_batch_size,
+            collate_fn=augment.collate if on_cpu else None,
             sampler=PermutationSampler(groups, seed, steps * faces_per_step, start=start, turns=turns),
             generator=torch.Generator().manual_seed(seed), **workers,
         )  # fmt: skip
@@ -102,7 +105,7 @@ class Run:
 
         return Job(
             name, accelerator, args, train_batches, validation_batches, steps, steps_per_epoch, faces_per_step, seed,
-            bool(np.isnan(targets).any()), checkpoints, log,
+            bool(np.isnan(targets).any()), checkpoints, log, None if on_cpu else augment,
         )  # fmt: skip
 
     def finish(self, job: Job, network: torch.nn.Module, save: Callable[[torch.nn.Module], None]) -> None:

@@ -1,0 +1,49 @@
+"""Faces as they are loaded."""
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from affectnet_plus.training.faces.augmentation import altered_by, random_draws, timm_policy
+from affectnet_plus.training.faces.split import Split
+
+
+class FaceDataset(Dataset):
+    """A split as {"pixel_values": (3, H, W) float}, what the image processor makes of a face; where the sampler gives a
+    seed, as {"faces": (3, H, W) uint8, "draws": (13,)}, which `Augmentation` makes pixel values of, a batch at a time.
+
+    Args:
+        split: the faces.
+        image_processor: of the model.
+        targets: (rows, n), given as "targets" (n,).
+        auto_augment: a policy of timm ("rand-m9-mstd0.5", "augmix-m3" ...).
+    """
+
+    def __init__(self, split: Split, image_processor, targets: np.ndarray | None = None, auto_augment: str = ""):
+        self.split = split
+        self.image_processor = image_processor
+        self.auto_augment = auto_augment
+        self.size = image_processor.size["width"], image_processor.size["height"]
+        self.targets = None if targets is None else torch.from_numpy(targets)
+
+    @cached_property
+    def policy(self):
+        return timm_policy(self.auto_augment, min(self.size), self.image_processor.image_mean)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, torch.Tensor]:
+        row, seed = index if isinstance(index, tuple) else (index, None)
+        image = self.split.image(row)
+        if seed is None:
+            sample = {"pixel_values": self.image_processor(images=image, return_tensors="pt")["pixel_values"][0]}
+        else:
+            image = image.resize(self.size, Image.Resampling.BILINEAR)
+            image = altered_by(self.policy, image, seed) if self.auto_augment else image
+            sample = {"faces": pil_to_tensor(image), "draws": random_draws(seed)}
+        return sample | ({} if self.targets is None else {"targets": self.targets[row]})
