@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.training.loop import Job, Run, one_vs_rest
@@ -72,20 +73,24 @@ def complete_folder(run: Run, expression: str, network: torch.nn.Module, calibra
     """Save the model of all expressions that the folder held and this one; whole at every moment."""
     with locked(run.output_dir):  # another run may bring another expression
         check_same_network(run.output_dir, run.config)
-        exists = (run.output_dir / "config.json").exists()
-        before = run.model_class.from_pretrained(run.output_dir) if exists else None
-        experts = {**(before.experts if before else {}), expression: network.cpu()}
-        names = [name for name in EXPRESSIONS if name in experts]
+        before, weights = None, {}
+        if (run.output_dir / "config.json").exists():
+            before = type(run.config).from_pretrained(run.output_dir)
+            weights = load_file(run.output_dir / "model.safetensors")
+        of_others = {key: value for key, value in weights.items() if not key.startswith(f"experts.{expression}.")}
+        weights = of_others | {f"experts.{expression}.{key}": v for key, v in network.cpu().state_dict().items()}
+        of_experts = {*(before.expressions if before else ()), expression}
+        names = [name for name in EXPRESSIONS if name in of_experts]
         config = type(run.config).from_dict(
             run.config.to_dict()
             | {
                 "id2label": dict(enumerate(names)),
-                "calibration": {**(before.config.calibration if before else {}), expression: calibration},
-                "training": {**(before.config.training if before else {}), expression: record},
+                "calibration": {**(before.calibration if before else {}), expression: calibration},
+                "training": {**(before.training if before else {}), expression: record},
             }
         )
-        with torch.device("meta"):  # only the frame: every expert is put in
-            model = run.model_class(config)
-        model.experts = torch.nn.ModuleDict({name: experts[name] for name in names})
+        # One without the other experts can be saved for all: their weights are there, and making networks takes long.
+        model = run.model_class(type(config).from_dict(config.to_dict() | {"id2label": {}}))
+        model.experts[expression], model.config = network, config
         with written_beside(run.output_dir) as folder:
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, state_dict=weights)
