@@ -70,8 +70,11 @@ def test_steps_that_fp16_skips_are_made_up_for(ferplus, tmp_path):
         for number, accelerator in enumerate((expected, scaled))
     )
     assert scaled.scaler.get_scale() < 2.0**127
-    for name in expected:
-        np.testing.assert_allclose(ours[name], expected[name], atol=1e-6)
+    for name in expected:  # fused AdamW, which is not used beside a scaler, rounds otherwise
+        np.testing.assert_allclose(ours[name], expected[name], atol=1e-5)
+    fewer = args | {"max_train_steps": 2}
+    two_steps = one_step.trained("soft_fer", ferplus, tmp_path / "two", Accelerator(cpu=True), **fewer)
+    assert max(np.abs(two_steps[name] - expected[name]).max() for name in expected) > 1e-4
 
 
 def test_no_decay_of_what_timm_names(ferplus, tmp_path):

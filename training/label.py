@@ -275,16 +275,15 @@ def label(accelerator, args, shards: list, models: dict, output_dir: Path, prior
     """Write the files of these shards."""
     total = sum(len(rows) for _, _, rows, _ in shards)
     progress = tqdm(total=total, desc="labelling", unit="face", disable=not accelerator.is_local_main_process)
-    loaded, model = object(), None
+    loaded: dict = {}  # {fold: model}, as the last file needed them
     for name, split, rows, folds in shards:
-        scores = {}
-        for fold in sorted(folds, key=lambda fold: fold != loaded):  # the one that is loaded first
-            if fold != loaded:
-                loaded, model = fold, under_prior_of_experts(models[fold])
+        loaded = {fold: loaded.get(fold) or under_prior_of_experts(models[fold]) for fold in folds}
+        scores = []
+        for fold, model in loaded.items():
             outputs = predict_rows(accelerator, args, model, split, rows)
             check_outputs(outputs["logits"], str(models[fold]))
-            scores[fold] = expit(np.stack([outputs[key] for key in ("ebc_logits", "au_expert_logits", "logits")]))
-        mean = for_prior(np.mean([scores[fold] for fold in folds], axis=0), model, prior)  # (3, rows, 8), as SCORES
+            scores.append(expit(np.stack([outputs[key] for key in ("ebc_logits", "au_expert_logits", "logits")])))
+        mean = for_prior(np.mean(scores, axis=0), model, prior)  # (3, rows, 8), as SCORES
         write_table(label_table(split, rows, mean, precision), output_dir / name, accelerator.process_index)
         progress.update(len(rows))
     progress.close()
