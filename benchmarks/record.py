@@ -17,9 +17,13 @@ def write_result(file: Path, result: dict) -> None:
 
     Args:
         file: in `RESULTS`, NAME.json or NAME-YARDSTICK-SEED.json.
-        result: figures, their settings and, where there is one, the seed.
+        result: figures, their settings and, where there is one, the seed. Where some are of an earlier result, with
+            what that has under "measured": it goes under "measured_before".
     """
     file.parent.mkdir(parents=True, exist_ok=True)
+    result = dict(result)
+    if "measured" in result:
+        result["measured_before"] = [*result.get("measured_before", []), result.pop("measured")]
     file.write_text(json.dumps(result | {"measured": provenance()}, indent=1) + "\n")
 
 

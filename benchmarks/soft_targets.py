@@ -68,23 +68,23 @@ def measure(args) -> None:
 
     with ThreadPoolExecutor(args.jobs) as threads:
         students = dict(zip(args.targets, threads.map(student, args.targets), strict=True))
-    validation = beside(file, result, args.targets)
+    held = beside(file, result, args.targets)
     for name, measured in students.items():
-        validation[name] = {figure: round(measured[figure], 5) for figure in FIGURES}
+        held["validation"][name] = {figure: round(measured[figure], 5) for figure in FIGURES}
         if name in COLUMNS:
-            validation[name]["experts_seed"] = labelling.seed
+            held["validation"][name]["experts_seed"] = labelling.seed
         result["rows"] = measured["rows"]
-    write_result(file, result | {"validation": validation})
+    write_result(file, held | result)
     print(file.read_text())
 
 
-def beside(file: Path, settings: dict, targets: list[str]) -> dict[str, dict]:
-    """The figures of other targets that the file holds by now, which have to be of these settings."""
-    held = json.loads(file.read_text()) if file.exists() else {"validation": {}}
-    others = {name: figures for name, figures in held["validation"].items() if name not in targets}
+def beside(file: Path, settings: dict, targets: list[str]) -> dict:
+    """What the file holds of other targets by now, which has to be of these settings."""
+    held = json.loads(file.read_text()) if file.exists() else {}
+    others = {name: figures for name, figures in held.get("validation", {}).items() if name not in targets}
     if others and any(held[name] != value for name, value in settings.items()):
         sys.exit(f"{file} is of other epochs or another precision: measure all targets anew, without --targets.")
-    return others
+    return held | {"validation": others} if others else {"validation": {}}
 
 
 if __name__ == "__main__":

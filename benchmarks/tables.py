@@ -241,14 +241,14 @@ def missing(known: dict) -> list[str]:
 
 
 def sources(folder: Path) -> list[str]:
-    """A line for each file: what it was measured on, where it says so."""
+    """A line for each time that a file was written or added to: what it was measured on, where it says so."""
     lines = [cells(["file", "seed", "date", "machine", "precision", "commit", "torch"]), "|---" * 7 + "|"]
     for file in sorted(folder.glob("*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
-        measured = result.get("measured", {})
-        values = [result.get("seed"), measured.get("date"), measured.get("machine"), result.get("mixed_precision"),
-                  measured.get("commit"), measured.get("versions", {}).get("torch")]  # fmt: skip
-        lines.append(cells([f"`{file.name}`", *("" if value is None else value for value in values)]))
+        for measured in [*result.get("measured_before", []), result.get("measured", {})]:
+            values = [result.get("seed"), measured.get("date"), measured.get("machine"), result.get("mixed_precision"),
+                      measured.get("commit"), measured.get("versions", {}).get("torch")]  # fmt: skip
+            lines.append(cells([f"`{file.name}`", *("" if value is None else value for value in values)]))
     return lines
 
 
