@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from torch.utils.data import default_collate
 
 from affectnet_plus.modeling import (
     AUConfig,
@@ -35,9 +36,12 @@ def arguments(output_dir, **more) -> OptimizationArguments:
     return OptimizationArguments(output_dir=str(output_dir), **(defaults | more))
 
 
-def trained(kind: str, data: Path, output_dir: Path, accelerator: Accelerator, **more) -> dict[str, np.ndarray]:
+def trained(
+    kind: str, data: Path, output_dir: Path, accelerator: Accelerator, augmented_in_loop: bool = False, **more
+) -> dict[str, np.ndarray]:
     """The weights of an AU expert ("au") or a Soft-FER model with valence and arousal ("soft_fer") after training;
-    of the first quarter of the faces of the first step nearly all units, valences and arousals are unknown."""
+    of the first quarter of the faces of the first step nearly all units, valences and arousals are unknown. On a GPU
+    faces are augmented in the loop, not by the loader."""
     share = accelerator.num_processes * accelerator.gradient_accumulation_steps
     args = arguments(output_dir, per_device_train_batch_size=FACES // share, **more)
     args.gradient_accumulation_steps = accelerator.gradient_accumulation_steps
@@ -62,6 +66,8 @@ def trained(kind: str, data: Path, output_dir: Path, accelerator: Accelerator, *
         model_class, ["all"], *splits,
     )  # fmt: skip
     job = run.job("all", targets, groups)
+    if augmented_in_loop:
+        job.augment, job.train_batches.collate_fn = job.train_batches.collate_fn.__self__, default_collate
     network, _, record = fit(job, run.create("all", create), loss, measure=lambda outputs: {})
     assert record["steps"] == args.max_train_steps
     state = accelerator.unwrap_model(network).state_dict()

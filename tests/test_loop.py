@@ -77,6 +77,15 @@ def test_steps_that_fp16_skips_are_made_up_for(ferplus, tmp_path):
     assert max(np.abs(two_steps[name] - expected[name]).max() for name in expected) > 1e-4
 
 
+def test_augmented_in_the_loop_as_on_a_gpu_the_weights_are_the_same(ferplus, tmp_path):
+    by_loader, in_loop = (
+        one_step.trained("soft_fer", ferplus, tmp_path / f"{where}", Accelerator(cpu=True), where, max_train_steps=2)
+        for where in (False, True)
+    )
+    for name in by_loader:
+        np.testing.assert_array_equal(in_loop[name], by_loader[name])
+
+
 def test_no_decay_of_what_timm_names(ferplus, tmp_path):
     ensemble = BinaryEnsemble(EBCConfig(backbones=["test_vit", "test_resnet"], image_size=32))
     named = not_decayed(ensemble) & dict(ensemble.named_parameters()).keys()

@@ -48,7 +48,7 @@ class Augmentation:
         """What a network is shown.
 
         Args:
-            batch: "faces" (B, 3, H, W) uint8, "draws" (B, 13), a row of `random_draws` each, and whatever else.
+            batch: "faces" (B, 3, H, W) uint8, square, "draws" (B, 13), a row of `random_draws` each, and whatever else.
 
         Returns:
             The same with "pixel_values" (B, 3, H, W) float32 in their place.
@@ -70,15 +70,14 @@ class Augmentation:
 
 def moved(x: torch.Tensor, drawn: dict[str, torch.Tensor]) -> torch.Tensor:
     """Flipped, turned and scaled about the centre, shifted; what comes in from outside continues the edge."""
-    height, width = x.shape[2:]
     angle = (drawn["angle"] * 2 - 1) * math.radians(DEGREES)
     scale = SCALE[0] + drawn["scale"] * (SCALE[1] - SCALE[0])
     flip = torch.where(drawn["flip"] < FLIPPED, -1.0, 1.0)
     shift_x, shift_y = ((drawn[axis] * 4 - 2) * TRANSLATE for axis in "xy")  # a side is 2 long here, from -1 to 1
     cos, sin = angle.cos() / scale, angle.sin() / scale
     # From where in the input each place of the output comes: back by the shift, the turn and the scale, then the flip.
-    of_x = torch.cat([cos, sin * height / width, -cos * shift_x - sin * shift_y * height / width], dim=3) * flip
-    of_y = torch.cat([-sin * width / height, cos, sin * shift_x * width / height - cos * shift_y], dim=3)
+    of_x = torch.cat([cos, sin, -cos * shift_x - sin * shift_y], dim=3) * flip
+    of_y = torch.cat([-sin, cos, sin * shift_x - cos * shift_y], dim=3)
     grid = F.affine_grid(torch.cat([of_x, of_y], dim=2)[:, 0], list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 

@@ -90,7 +90,8 @@ def fit(
     """
     accelerator, args, checkpoints = job.accelerator, job.args, job.checkpoints
     decay_groups = param_groups_weight_decay(network, args.weight_decay, no_weight_decay_list=not_decayed(network))
-    fused = accelerator.scaler is None  # with one, Accelerate would not see that a step was skipped
+    # With a scaler, Accelerate would not see that a fused step was skipped.
+    fused = accelerator.scaler is None and accelerator.device.type in ("cpu", "cuda")
     optimizer = torch.optim.AdamW(decay_groups, lr=args.learning_rate, fused=fused)
     warmup_steps = args.warmup_steps if args.warmup_steps >= 1 else args.warmup_steps * job.steps
     scheduler = get_scheduler(  # Accelerate steps it once per process

@@ -86,10 +86,10 @@ class Run:
         start = checkpoints.step * faces_per_step
         workers = {"num_workers": args.dataloader_num_workers, "pin_memory": accelerator.device.type == "cuda"}
         augment = Augmentation(processor, bool(auto_augment))
-        on_cpu = accelerator.device.type == "cpu"  # then the workers do it
+        in_workers = accelerator.device.type != "cuda"  # not all devices have all that it takes
         train_batches = DataLoader(
             FaceDataset(self.train, processor, targets, auto_augment), args.per_device_train_batch_size,
-            collate_fn=augment.collate if on_cpu else None,
+            collate_fn=augment.collate if in_workers else None,
             sampler=PermutationSampler(groups, seed, steps * faces_per_step, start=start, turns=turns),
             generator=torch.Generator().manual_seed(seed), **workers,
         )  # fmt: skip
@@ -105,7 +105,7 @@ class Run:
 
         return Job(
             name, accelerator, args, train_batches, validation_batches, steps, steps_per_epoch, faces_per_step, seed,
-            bool(np.isnan(targets).any()), checkpoints, log, None if on_cpu else augment,
+            bool(np.isnan(targets).any()), checkpoints, log, None if in_workers else augment,
         )  # fmt: skip
 
     def finish(self, job: Job, network: torch.nn.Module, save: Callable[[torch.nn.Module], None]) -> None:
