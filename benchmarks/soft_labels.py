@@ -41,6 +41,7 @@ from affectnet_plus.training.soft_labels.posterior import PRECISION, fit_precisi
 from affectnet_plus.training.soft_labels.release_writer import DECIMALS
 
 FOLDS = 2
+HALVES = {"validation": "validation", "train": "folds"}  # rows measured: what --only calls it
 PARTS = 10  # of validation: what is fitted on nine of them is measured on the tenth
 # What is trained, by the lines of the README: epochs and learning rates are the defaults where nothing else is said.
 RECIPES = {
@@ -56,7 +57,10 @@ RECIPES = {
             *["--image_size", 48, "--upscale", 2, "--per_image_standardization", "--per_device_train_batch_size", 64],
             *["--checkpointing_steps", "no"],
         ],
-        "ebc": ["--backbones", *["test_resnet"] * 2, "--warm_start_epochs", 16],
+        "ebc": [
+            *["--backbones", *["test_resnet"] * 2],
+            *["--warm_start_epochs", 28, "--warm_start_learning_rate", 6e-3],
+        ],
         "au": ["--backbone", "test_resnet", "--warm_start_epochs", 6],
         "au_from_ebc": True,  # AU experts go on from the warm start of the EBC, for these epochs more
         "label_rows": 4000,  # of the training rows, by experts that saw them and by experts that did not
@@ -65,7 +69,7 @@ RECIPES = {
 
 
 def main():
-    only = {"choices": ["validation", "folds"], "help": "one half of it: the other takes as long"}
+    only = {"choices": list(HALVES.values()), "help": "one half of it: the other takes as long"}
     one_vote = {"action": "store_true", "help": "of --dataset_name (with counts in `votes`): one vote as human label"}
     measure(arguments(__doc__, {"--only": only, "--one_vote": one_vote}))
 
@@ -92,7 +96,8 @@ def measure(args) -> None:
     data = data_for(args, folder)
     run = Runner(args, recipe, data, folder)
     file = RESULTS / f"soft_labels-{yardstick}-{args.seed}.json"
-    result = {"yardstick": yardstick, "seed": args.seed, "recipe": recipe, "mixed_precision": args.mixed_precision}
+    result = {"yardstick": yardstick, "seed": args.seed, "mixed_precision": args.mixed_precision}
+    result["recipe"] = {half: recipe for half in HALVES if args.only in (None, HALVES[half])}
     beside(file, result, bool(args.only))
     if args.only != "folds":
         result |= measure_validation(run, data)
@@ -105,9 +110,9 @@ def measure(args) -> None:
 def beside(file: Path, result: dict, only_half: bool) -> dict:
     """What the file holds of the other half, and the result; the other half may have been written in the meantime."""
     earlier = json.loads(file.read_text()) if only_half and file.exists() else {}
-    if any(earlier.get(name, result[name]) != result[name] for name in ("recipe", "mixed_precision")):
-        sys.exit(f"{file} is of another recipe or precision: measure both halves anew, without --only.")
-    return earlier | result
+    if earlier.get("mixed_precision", result["mixed_precision"]) != result["mixed_precision"]:
+        sys.exit(f"{file} is of another precision: measure both halves anew, without --only.")
+    return earlier | result | {"recipe": earlier.get("recipe", {}) | result["recipe"]}
 
 
 def measure_validation(run: "Runner", data: list) -> dict:

@@ -34,7 +34,8 @@ FIGURES = ("accuracy", "macro_f1", "js_divergence", "ece")
 def main():
     targets = {"nargs": "+", "choices": list(TARGETS), "default": list(TARGETS), "help": "some of them"}
     experts_seed = {"type": int, "help": "of the experts whose labels are learned from FER+; default: --seed"}
-    measure(arguments(__doc__, {"--targets": targets, "--experts_seed": experts_seed}))
+    labels = {"type": Path, "help": "written by label.py for the training rows; default: made by experts in folds"}
+    measure(arguments(__doc__, {"--targets": targets, "--experts_seed": experts_seed, "--labels": labels}))
 
 
 def measure(args) -> None:
@@ -53,9 +54,11 @@ def measure(args) -> None:
         seed = args.experts_seed or args.seed
         if seed != args.seed and not args.dataset_name:
             sys.exit("--experts_seed is for --dataset_name: each synthetic seed has a release of its own.")
-        labelling = Runner(args, recipe, run.data, args.folder / f"{yardstick}-{seed}", seed)
-        experts = labelling.experts("folds", FOLDS)
-        labels = labelling.label("folds", experts, ["--splits", "train"], "labels-of-train")
+        labels = args.labels
+        if labels is None:
+            labelling = Runner(args, recipe, run.data, args.folder / f"{yardstick}-{seed}", seed)
+            experts = labelling.experts("folds", FOLDS)
+            labels = labelling.label("folds", experts, ["--splits", "train"], "labels-of-train")
         for name in of_experts:
             of_label = ["--soft_labels", labels, "--soft_labels_column", COLUMNS[name]]
             flags[name] = ["--target", "distribution", *of_label]
@@ -72,7 +75,7 @@ def measure(args) -> None:
     for name, measured in students.items():
         held["validation"][name] = {figure: round(measured[figure], 5) for figure in FIGURES}
         if name in COLUMNS:
-            held["validation"][name]["experts_seed"] = labelling.seed
+            held["validation"][name]["experts_seed"] = seed
         result["rows"] = measured["rows"]
     write_result(file, held | result)
     print(file.read_text())

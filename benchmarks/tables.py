@@ -159,12 +159,14 @@ def extent(numbers: list[int]) -> str:
 
 def of_several_recipes(known: dict) -> list[str]:
     """The yardsticks whose seeds were measured by different recipes or precisions, so that a mean says little."""
-    keys = ("recipe", "mixed_precision", "epochs")
+    keys = ("mixed_precision", "epochs")
     return [
-        f"{kind}, {yardstick}"
+        f"{kind}, {yardstick}, {split}"
         for kind in ("soft_labels", "soft_targets")
         for yardstick, results in known[kind].items()
-        if len({json.dumps([result.get(key) for key in keys]) for result in results}) > 1
+        for split in ("validation", "train")
+        for having in [[result for result in results if split in result]]
+        if len({json.dumps([r.get("recipe", {}).get(split), *map(r.get, keys)]) for r in having}) > 1
     ]
 
 
