@@ -1,6 +1,8 @@
 """Backbones by name, from timm: a network with a classifier of the asked size."""
 
+import copy
 import difflib
+from functools import lru_cache
 
 import timm
 import timm.data
@@ -23,11 +25,10 @@ def create_backbone(name: str, num_outputs: int, image_size: int, pretrained: bo
             f"timm {timm.__version__} knows no backbone called {name!r}. Nearest names: {', '.join(near) or 'none'}; "
             f'`timm.list_models("*resnet*")` lists others, `pip install -U timm` brings new ones.'
         )
-    # Only architectures that are built for one size (ViT and kin) take it as an argument.
-    pretrained_cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    size = {"img_size": image_size} if pretrained_cfg is not None and pretrained_cfg.fixed_input_size else {}
+    if torch.get_default_device().type == "meta" and not pretrained:  # in shape only, as `from_pretrained` begins
+        return copy.deepcopy(_in_shape(name, num_outputs, image_size))
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=num_outputs, **size)
+        return _create_model(name, num_outputs, image_size, pretrained)
     except (OSError, RuntimeError, ValueError) as error:
         if not pretrained:
             raise
@@ -35,6 +36,16 @@ def create_backbone(name: str, num_outputs: int, image_size: int, pretrained: bo
             f"No pretrained weights of {name} to be had ({str(error).splitlines()[0]}): they come from the Hub or its "
             "cache. Go online once, take another backbone, or train from scratch."
         ) from error
+
+
+def _create_model(name: str, num_outputs: int, image_size: int, pretrained: bool = False) -> nn.Module:
+    # Only architectures that are built for one size (ViT and kin) take it as an argument.
+    pretrained_cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    size = {"img_size": image_size} if pretrained_cfg is not None and pretrained_cfg.fixed_input_size else {}
+    return timm.create_model(name, pretrained=pretrained, num_classes=num_outputs, **size)
+
+
+_in_shape = lru_cache(maxsize=8)(_create_model)  # the networks of a model are of few kinds, and many
 
 
 def backbones_of(config) -> list[str]:

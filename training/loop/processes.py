@@ -1,5 +1,6 @@
 """Several processes that run one script: what one of them decides or prepares, the others are told or wait for."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ _PATIENCE = timedelta(days=7)  # of processes that wait for what one prepares fo
 
 
 def create_accelerator(args, fold_args) -> Accelerator:
+    gc.freeze()  # what is imported stays: `free_memory` need not look through it after each network
     if fold_args.fold_per_rank:
         _leave_the_other_ranks(fold_args)
     if args.deterministic:
