@@ -36,7 +36,6 @@ _installed = Path(__file__).with_suffix("")
 __path__ = [str(_installed if (_installed / "releases").is_dir() else _installed.parent)]
 
 from affectnet_plus.releases import __version__, rows, skipped
-from affectnet_plus.releases.about import about
 from affectnet_plus.releases.expressions import (
     ANGLES,
     CATEGORIES,
@@ -179,7 +178,7 @@ class AffectNetPlus(datasets.ArrowBasedBuilder):
         self._building = False
 
     def _info(self) -> datasets.DatasetInfo:
-        described = about(self.config.name)
+        described = LAYOUTS[self.config.name].ABOUT
         categories = CATEGORIES if self.config.name == "human_annotated_all" else EXPRESSIONS
         return datasets.DatasetInfo(
             **{**described, "description": f"{described['description']}\n{self.config.description}"},

@@ -244,7 +244,7 @@ def missing(known: dict) -> list[str]:
 
 def sources(folder: Path) -> list[str]:
     """A line for each time that a file was written or added to: what it was measured on, where it says so."""
-    lines = [cells(["file", "seed", "date", "machine", "precision", "commit", "torch"]), "|---" * 7 + "|"]
+    lines = [cells(["file", "seed", "date", "machine", "mixed precision", "commit", "torch"]), "|---" * 7 + "|"]
     for file in sorted(folder.glob("*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
         for measured in [*result.get("measured_before", []), result.get("measured", {})]:
@@ -284,7 +284,7 @@ def summary(known: dict) -> str:
     for yardstick, results in known["soft_targets"].items():
         results = [result["validation"] for result in results if len(result["validation"]) > 1]
         compared = [target for target in TARGETS if results and all(target in of_seed for of_seed in results)]
-        for key, name in (("accuracy", "accuracy"), ("ece", "ECE")) if len(compared) > 1 else ():
+        for key, (name, _) in OF_NETWORKS.items() if len(compared) > 1 else ():
             answer = ", ".join(
                 f"{TARGETS[target]} {np.mean([of_seed[target][key] for of_seed in results]):.3f}" for target in compared
             )

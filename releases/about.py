@@ -56,10 +56,3 @@ each.""",
 The votes are Microsoft's, under the MIT licence. The images are those of FER2013 (Goodfellow et al., 2013), for \
 research; this package ships none of them, and its own licence does not extend to them.""",
 }
-# By configuration; every other one is of AffectNet+.
-_ABOUT = {"affectnet_2021": AFFECTNET, "affectnet_2017": AFFECTNET, "ferplus": FERPLUS}
-
-
-def about(config_name: str) -> dict[str, str]:
-    """`description`, `citation`, `homepage` and `license` of the data that a configuration reads."""
-    return _ABOUT.get(config_name, AFFECTNET_PLUS)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
+from .about import AFFECTNET
 from .expressions import EXPRESSIONS, listed
 from .files import RASTER_FORMATS
 from .rows import (
@@ -29,6 +30,9 @@ from .rows import (
 )
 
 TITLE = "AffectNet, release of 2017 (CSV)"
+NAME = "AffectNet (2017)"
+ABOUT = AFFECTNET
+SPLITS = {"train": (414_799, None), "validation": (5_500, None), "automatically_annotated": None}
 _FILES = {
     "train": "training.csv",
     "validation": "validation.csv",

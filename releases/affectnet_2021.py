@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .about import AFFECTNET
 from .expressions import EXPRESSIONS, listed
 from .rows import (
     Damage,
@@ -22,6 +23,9 @@ from .rows import (
 )
 
 TITLE = "AffectNet, release of 2021 (npy)"
+NAME = "AffectNet (2021)"
+ABOUT = AFFECTNET
+SPLITS = {"train": (287_651, 287_651), "validation": (3_999, 3_999)}
 MARKS = ("train_set/", "val_set/")
 _FOLDERS = {"train": "train_set", "validation": "val_set"}
 _ENDINGS = ("_exp.npy", "_val.npy", "_aro.npy", "_lnd.npy")

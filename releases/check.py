@@ -10,32 +10,18 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import IO
 
 import numpy as np
 from tqdm import tqdm
 
-from . import affectnet_2017, affectnet_2021, ferplus, plus
+from . import ferplus, plus
 from .check_rows import check_rows, image_path
 from .expressions import EXPRESSIONS, SUBSETS
 from .find import LAYOUTS, recognise
 from .findings import DUPLICATE, ROW_NAMES, Findings, Problem, counted
 from .processes import mapped
-
-_ALL_SPLITS = {
-    plus: ("train", "validation", "no_human_annotated"),
-    affectnet_2021: ("train", "validation"),
-    affectnet_2017: ("train", "validation", "automatically_annotated"),
-    ferplus: ("train", "validation", "test"),
-}
-# Rows as published, and those of them with one of the eight expressions where that is known.
-_PUBLISHED: dict[ModuleType, dict[str, tuple[int, int | None]]] = {
-    plus: {"train": (414_799, 287_651), "validation": (5_500, 3_999), "no_human_annotated": (539_607, None)},
-    affectnet_2021: {"train": (287_651, 287_651), "validation": (3_999, 3_999)},
-    affectnet_2017: {"train": (414_799, None), "validation": (5_500, None)},
-    ferplus: {"train": (28_709, None), "validation": (3_589, None), "test": (3_589, None)},
-}
 
 
 def check(
@@ -173,11 +159,12 @@ def _image_at(jobs: list[tuple], starts: np.ndarray, image_ids: np.ndarray, plac
 
 
 def _remarks(layout, findings: Findings, pairs: dict, left_out: Counter, sizes: Counter, repeated: Counter):
-    if absent := [split for split in _ALL_SPLITS[layout] if split not in pairs]:
+    if absent := [split for split in layout.SPLITS if split not in pairs]:
         yield f"Not here: {' and '.join(absent)}."
     counts = []
-    for split, (published, published_expressions) in _PUBLISHED[layout].items():
-        if split in pairs:
+    for split, of_publisher in layout.SPLITS.items():
+        if split in pairs and of_publisher:
+            published, published_expressions = of_publisher
             counts.append(f"{split} {_against(pairs[split], published)}")
             if published_expressions and published_expressions != published:
                 expressed = sum(findings.rows[split][name] for name in EXPRESSIONS)

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from .about import about
 from .expressions import CATEGORIES, EXPRESSIONS, SUBSETS
 from .find import LAYOUTS
 
@@ -71,7 +70,7 @@ def dataset_card(release: str, config_name: str, files: dict[str, str], skipped:
         skipped: how many broken rows were left out.
     """
     layout = LAYOUTS[config_name]
-    facts = about(config_name)
+    facts = layout.ABOUT
     tables = _read(files)
     configs = _configs(config_name, tables)
     default = next(iter(configs))

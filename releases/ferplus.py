@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
+from .about import FERPLUS
 from .expressions import EXPRESSIONS, LABEL_ORDERS, listed, match_expressions
 from .files import MOST_ANNOTATION_BYTES, read_regular_file
 from .rows import (
@@ -33,6 +34,9 @@ from .rows import (
 )
 
 TITLE = "FER+"
+NAME = "FER+"
+ABOUT = FERPLUS
+SPLITS = {"train": (28_709, None), "validation": (3_589, None), "test": (3_589, None)}
 MARKS = ("fer2013new.csv",)
 VOTES = (*EXPRESSIONS, "unknown", "not_a_face")
 _VOTES, _PIXELS = "fer2013new.csv", "fer2013.csv"

@@ -2,7 +2,9 @@
 
 A release is read by the module of its layout, which has
 
-- `TITLE`, and `MARKS`: the names of which a folder holds one where it is such a release ("/" at the end: a folder),
+- `TITLE`, and `NAME` for records; `ABOUT`, one of `about.py`'s; `SPLITS`: {split: None, or the rows published, of which
+  with one of the eight expressions (None where that is not known)};
+- `MARKS`: the names of which a folder holds one where it is such a release ("/" at the end: a folder),
   the ones to be told of first;
 - `shards(release, config)`: {split: (shards in the order of the rows, what is damaged already by the look of it)};
 - `rows(shard, config)`: the rows of a shard, and a `Damage` for each that is broken;

@@ -9,10 +9,14 @@ from collections.abc import Iterator
 
 import orjson
 
+from .about import AFFECTNET_PLUS
 from .expressions import ANGLES, CATEGORIES, ETHNICITIES, EXPRESSIONS, GENDERS, SUBSETS, listed
 from .rows import FLOATS, Damage, ReleaseError, Shard, attempts, check_image, nothing, pair_shards, pair_times, read
 
 TITLE = "AffectNet+"
+NAME = "AffectNet+"
+ABOUT = AFFECTNET_PLUS
+SPLITS = {"train": (414_799, 287_651), "validation": (5_500, 3_999), "no_human_annotated": (539_607, None)}
 MARKS = ("human_annotated/", "no_human_annotated/")  # a folder that holds one of them is this release
 _HUMAN_ANNOTATED = {"train": "human_annotated/train_set", "validation": "human_annotated/validation_set"}
 _NO_HUMAN_ANNOTATED = {"train": "no_human_annotated"}

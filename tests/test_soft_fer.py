@@ -22,7 +22,7 @@ from affectnet_plus.training import label, train_ebc, train_soft_fer
 from affectnet_plus.training.arguments import DataArguments, FoldArguments, OptimizationArguments, TrainingDataArguments
 from affectnet_plus.training.faces import load_split, load_splits, read_soft_labels
 from affectnet_plus.training.loop import fit, plan_runs
-from affectnet_plus.training.soft_fer import SoftFerArguments, add_soft_labels
+from affectnet_plus.training.soft_fer import SoftFerArguments, add_soft_labels, warn_of_absent_expressions
 from affectnet_plus.training.soft_labels.label_files import label_table
 
 
@@ -268,6 +268,14 @@ def test_trained_the_same_again_it_is_the_same(softmax_runs, ferplus, tmp_path):
     args = [*SOFT_FER, "--dataset_name", ferplus, "--target", "hard", "--backbone", "test_vit", "--max_train_steps", 6]
     train(*args, "--output_dir", "hard", script="train_soft_fer.py", cwd=tmp_path)
     assert_same_weights(tmp_path / "hard", softmax_runs / "hard")
+
+
+def test_a_dataset_of_seven_classes_is_warned_of(ferplus, capsys):
+    split, hard = load_split(DataArguments(dataset_name=str(ferplus)), "train"), SoftFerArguments(target="hard")
+    warn_of_absent_expressions(split, hard)
+    assert "warning: no row" not in capsys.readouterr().err
+    warn_of_absent_expressions(split.select(np.flatnonzero(split.labels != EXPRESSIONS.index("contempt"))), hard)
+    assert "warning: no row of train shows 'contempt'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

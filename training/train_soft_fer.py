@@ -55,6 +55,7 @@ from affectnet_plus.training.soft_fer import (
     load_teacher,
     of_subset,
     targets_of,
+    warn_of_absent_expressions,
 )
 from affectnet_plus.training.soft_fer.arguments import BEST
 
@@ -102,6 +103,8 @@ def main():
             if model_args.valence_arousal:
                 check_affect(rows)
             source = add_soft_labels(rows, model_args) if model_args.learns_soft_labels else {}
+            if accelerator.is_main_process and not teacher:
+                warn_of_absent_expressions(rows, model_args)
             runs += loop.plan_runs(
                 accelerator, data_args, replace(args, output_dir=str(Path(args.output_dir) / folder)), fold_args,
                 replace(model_args, subset=subsets, by_subset=False), config, SoftFerForImageClassification, ["all"],

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import affectnet_plus
+from affectnet_plus.releases.find import LAYOUTS
 
 
 def is_synthetic(release: str) -> bool:
@@ -62,8 +63,7 @@ class DataArguments:
         if self.dataset_name:
             return Path(self.dataset_name).name if Path(self.dataset_name).exists() else self.dataset_name
         folder, layout = self.release()
-        names = {"ferplus": "FER+", "affectnet_2017": "AffectNet (2017)", "affectnet_2021": "AffectNet (2021)"}
-        return "synthetic " * is_synthetic(folder) + names.get(layout, "AffectNet+")
+        return "synthetic " * is_synthetic(folder) + LAYOUTS[layout].NAME
 
 
 @dataclass

@@ -90,7 +90,10 @@ class OptimizationArguments:
     )
     resume_from_checkpoint: str | None = field(
         default=None,
-        metadata={"help": "'latest' or a checkpoint folder: go on in mid-epoch, to the weights of an unbroken run."},
+        metadata={
+            "help": "'latest' or a checkpoint folder: go on in mid-epoch. On the CPU that ends with the weights of an "
+            "unbroken run; on a GPU see --deterministic."
+        },
     )
     overwrite_output_dir: bool = field(
         default=False,

@@ -1,10 +1,12 @@
 """What a Soft-FER model learns, and from which rows."""
 
 import hashlib
+import sys
 
 import numpy as np
 
 from affectnet_plus import EXPRESSIONS, SUBSETS
+from affectnet_plus.releases.expressions import listed
 from affectnet_plus.training.faces import Split, columns_of, read_soft_labels
 from affectnet_plus.training.soft_fer.arguments import SoftFerArguments
 
@@ -62,6 +64,19 @@ def targets_of(split: Split, model_args: SoftFerArguments) -> np.ndarray:
         if model_args.target == "mixed":
             targets = model_args.hard_weight * human + (1 - model_args.hard_weight) * targets
     return np.hstack([targets, split.affect()]) if model_args.valence_arousal else targets
+
+
+def warn_of_absent_expressions(split: Split, model_args: SoftFerArguments) -> None:
+    """Of the expressions that no target says anything of, as in a dataset of seven classes."""
+    absent = [
+        EXPRESSIONS[i] for i in np.flatnonzero(targets_of(split, model_args)[:, : len(EXPRESSIONS)].max(axis=0) == 0)
+    ]
+    if absent:
+        print(
+            f"train_soft_fer.py: warning: no row of {split.name} shows {listed(absent)}: the model will learn that "
+            "nobody does.",
+            file=sys.stderr,
+        )
 
 
 def groups_of(labels: np.ndarray, sampler: str) -> tuple[list[np.ndarray], list[int] | None]:
