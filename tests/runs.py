@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 TRAINING = Path(__file__).parents[1] / "training"
 SMALL = ["--backbones", "test_vit", "test_vit3", "--image_size", "32", "--per_device_train_batch_size", "16"]
 SMALL += ["--dataloader_num_workers", "0", "--seed", "3", "--warm_start_epochs", "0"]
-SOFT_FER = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 1, "--seed", 3]
+SOFT_FER = ["--image_size", 32, "--per_device_train_batch_size", 16, "--dataloader_num_workers", 0, "--seed", 3]
 SOFT_FER += ["--eval_strategy", "no"]
 ACCELERATE = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
 ACCELERATE += ["--mixed_precision", "no", "--dynamo_backend", "no"]

@@ -199,7 +199,7 @@ def test_what_two_processes_measured_is_what_the_saved_model_gives(ferplus, tmp_
 
 def test_killed_it_goes_on_to_the_very_same_weights(ferplus, tmp_path):
     args = [*SOFT_FER[:-2], "--dataset_name", ferplus, *EVERYTHING]
-    args += ["--max_train_steps", 22, "--auto_augment", "rand-m5"]
+    args += ["--max_train_steps", 22, "--auto_augment", "rand-m5", "--dataloader_num_workers", 1]
     args += ["--checkpointing_steps", 3, "--resume_from_checkpoint", "latest"]
     train(*args, "--output_dir", "unbroken", script="train_soft_fer.py", cwd=tmp_path)
     args += ["--output_dir", "killed"]
