@@ -135,7 +135,7 @@ def renamed(value):
 
 
 def soft_label_tables(known: dict) -> dict[str, dict[str, dict]]:
-    """{yardstick: {split: {"table", "seeds", "rows"}}}, of what there is."""
+    """{yardstick: {split: {"table", "seeds", "recipes" (flags of train_ebc.py), "rows"}}}, of what there is."""
     found = {}
     for yardstick, results in known["soft_labels"].items():
         for split in SPLITS:
@@ -145,6 +145,9 @@ def soft_label_tables(known: dict) -> dict[str, dict[str, dict]]:
                 found.setdefault(yardstick, {})[split] = {
                     "table": table(rows, SOFT_LABELS, OF_SOFT_LABELS, "label"),
                     "seeds": ", ".join(str(result["seed"]) for result in having),
+                    "recipes": sorted(
+                        {" ".join(map(str, result["recipe"][split.split(",")[0]]["ebc"])) for result in having}
+                    ),
                     "rows": extent(
                         [r["validation_rows"] if split == "validation" else r[split]["rows"] for r in having]
                     ),
