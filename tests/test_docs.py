@@ -236,6 +236,7 @@ def test_tables_take_what_is_there(tmp_path):
             "yardstick": "ferplus_one_vote",
             "seed": seed,
             "train": rows,
+            "recipe": dict.fromkeys(("validation", "train"), {"ebc": ["--warm_start_epochs", seed]}),
             "precision": 2.0,
             "precision_fitted": 1.5,
         }
@@ -246,6 +247,8 @@ def test_tables_take_what_is_there(tmp_path):
     page = tables.rendered(tmp_path)[ROOT / "docs/results.md"]
     assert "| 0.1500 ± 0.0707 |" in page.replace("**", "") and "Validation rows: 99, seed 1" in page
     assert "2 of 3 seeds" in page and "| 2026-01-01 | a GPU |" in page
+    assert "seed 1, 2; EBC by `--warm_start_epochs 1`, `--warm_start_epochs 2`" in page
+    assert "whose means say little: soft_labels, ferplus_one_vote, train." in page
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
