@@ -75,7 +75,8 @@ def measure(args) -> None:
     for name, measured in students.items():
         held["validation"][name] = {figure: round(measured[figure], 5) for figure in FIGURES}
         if name in COLUMNS:
-            held["validation"][name]["experts_seed"] = seed
+            made_by = json.loads((labels / "label.json").read_text())["experts_sha256"]
+            held["validation"][name] |= {"experts_seed": seed, "experts_sha256": made_by}
         result["rows"] = measured["rows"]
     write_result(file, held | result)
     print(file.read_text())

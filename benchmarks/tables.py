@@ -146,6 +146,7 @@ def soft_label_tables(known: dict) -> dict[str, dict[str, dict]]:
                     "table": table(rows, SOFT_LABELS, OF_SOFT_LABELS, "label"),
                     "seeds": ", ".join(str(result["seed"]) for result in having),
                     "recipes": sorted(
+                        # "train, wrongly labelled" is of the half "train"
                         {" ".join(map(str, result["recipe"][split.split(",")[0]]["ebc"])) for result in having}
                     ),
                     "rows": extent(

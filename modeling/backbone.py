@@ -2,7 +2,8 @@
 
 import copy
 import difflib
-from functools import lru_cache
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import timm
 import timm.data
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+_in_shape: ContextVar[dict | None] = ContextVar("_in_shape", default=None)  # networks on the meta device, by kind
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow makes an image grey
 
 
@@ -25,8 +27,12 @@ def create_backbone(name: str, num_outputs: int, image_size: int, pretrained: bo
             f"timm {timm.__version__} knows no backbone called {name!r}. Nearest names: {', '.join(near) or 'none'}; "
             f'`timm.list_models("*resnet*")` lists others, `pip install -U timm` brings new ones.'
         )
-    if torch.get_default_device().type == "meta" and not pretrained:  # in shape only, as `from_pretrained` begins
-        return copy.deepcopy(_in_shape(name, num_outputs, image_size))
+    made = _in_shape.get()
+    if made is not None and torch.get_default_device().type == "meta":
+        kind = (name, num_outputs, image_size, torch.get_default_dtype())
+        if kind not in made:
+            made[kind] = _create_model(name, num_outputs, image_size)
+        return copy.deepcopy(made[kind])
     try:
         return _create_model(name, num_outputs, image_size, pretrained)
     except (OSError, RuntimeError, ValueError) as error:
@@ -45,7 +51,15 @@ def _create_model(name: str, num_outputs: int, image_size: int, pretrained: bool
     return timm.create_model(name, pretrained=pretrained, num_classes=num_outputs, **size)
 
 
-_in_shape = lru_cache(maxsize=8)(_create_model)  # the networks of a model are of few kinds, and many
+@contextmanager
+def one_network_of_each_kind():
+    """In here, networks that have a shape only (on the meta device, as `from_pretrained` begins) are copies of one: a
+    model has many, of few kinds, and making one takes long. Not for longer: timm's own settings may change."""
+    token = _in_shape.set({})
+    try:
+        yield
+    finally:
+        _in_shape.reset(token)
 
 
 def backbones_of(config) -> list[str]:

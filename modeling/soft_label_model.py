@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, ViTImageProcessor
 from transformers.dynamic_module_utils import custom_object_save
 
+from .backbone import one_network_of_each_kind
 from .files import read_regular_file
 from .model_card import model_card
 
@@ -77,7 +78,8 @@ class SoftLabelModel(PreTrainedModel):
         """As transformers'. Weights that the checkpoint lacks, or has in another size (`ignore_mismatched_sizes`, as
         after `num_labels`), are initialised as timm does; what was fitted and measured with the lost ones leaves the
         config."""
-        model, loading_info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        with one_network_of_each_kind():
+            model, loading_info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         anew = set(loading_info["missing_keys"]) | {key for key, *_ in loading_info["mismatched_keys"]}
         if anew:  # they are uninitialised memory
             initialised = cls(copy.deepcopy(model.config)).state_dict()

@@ -44,6 +44,21 @@ def calibrated_model(backbones=TRIO, seed=0) -> EBCForImageClassification:
     return EBCForImageClassification(EBCConfig(backbones=backbones, image_size=64, calibration=calibration)).eval()
 
 
+def test_how_a_model_was_loaded_says_nothing_of_the_next(tmp_path):
+    EBCForImageClassification(EBCConfig(backbones=["test_vit"] * 2, image_size=32)).save_pretrained(tmp_path)
+    load, fused_attention = EBCForImageClassification.from_pretrained, timm.layers.use_fused_attn()
+    for dtype in (torch.bfloat16, torch.float32):
+        model = load(tmp_path, dtype=dtype)
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    try:
+        for fused in (True, False):
+            timm.layers.set_fused_attn(fused)
+            blocks = load(tmp_path).experts["happy"].classifiers[1].blocks
+            assert {block.attn.fused_attn for block in blocks} == {fused}
+    finally:
+        timm.layers.set_fused_attn(bool(fused_attention))
+
+
 @pytest.mark.parametrize("backbone", ["swin_tiny_patch4_window7_224", "eva02_tiny_patch14_224"])
 def test_round_trip_of_networks_with_tables_that_no_checkpoint_holds(tmp_path, backbone):
     config = EBCConfig(backbones=[backbone], image_size=56, id2label={0: "happy"})

@@ -53,8 +53,14 @@ def add_soft_labels(train: Split, model_args: SoftFerArguments) -> dict:
 
 
 def targets_of(split: Split, model_args: SoftFerArguments) -> np.ndarray:
-    """(rows, 8) float32, or (rows, 10) with valence and arousal, NaN where unknown. Where a teacher says everything,
-    rows may have no soft labels: their human label stands in, unlearned."""
+    """(rows, 8) float32, or (rows, 10) with valence and arousal, NaN where unknown."""
+    targets = _of_expressions(split, model_args)
+    return np.hstack([targets, split.affect()]) if model_args.valence_arousal else targets
+
+
+def _of_expressions(split: Split, model_args: SoftFerArguments) -> np.ndarray:
+    """(rows, 8) float32. Where a teacher says everything, rows may have no soft labels: their human label stands in,
+    unlearned."""
     human = np.eye(len(EXPRESSIONS), dtype="float32")[split.labels]
     targets = human
     if model_args.target != "hard" and split.soft_labels is not None:
@@ -63,15 +69,12 @@ def targets_of(split: Split, model_args: SoftFerArguments) -> np.ndarray:
             targets = targets / np.maximum(targets.sum(axis=1, keepdims=True), 1e-12)
         if model_args.target == "mixed":
             targets = model_args.hard_weight * human + (1 - model_args.hard_weight) * targets
-    return np.hstack([targets, split.affect()]) if model_args.valence_arousal else targets
+    return targets
 
 
 def warn_of_absent_expressions(split: Split, model_args: SoftFerArguments) -> None:
     """Of the expressions that no target says anything of, as in a dataset of seven classes."""
-    absent = [
-        EXPRESSIONS[i] for i in np.flatnonzero(targets_of(split, model_args)[:, : len(EXPRESSIONS)].max(axis=0) == 0)
-    ]
-    if absent:
+    if absent := [EXPRESSIONS[i] for i in np.flatnonzero(~_of_expressions(split, model_args).any(axis=0))]:
         print(
             f"train_soft_fer.py: warning: no row of {split.name} shows {listed(absent)}: the model will learn that "
             "nobody does.",
