@@ -14,11 +14,13 @@ from .backbone import (
     network_inputs,
     pretrained_normalization,
 )
+from .compounds import COMPOUND_THRESHOLD, COMPOUNDS, compound_of
 from .configuration_au import ACTION_UNITS, PROTOTYPES, AUConfig
 from .configuration_ebc import EBCConfig
 from .configuration_fused import FusedConfig
 from .configuration_soft_fer import SoftFerConfig
 from .configuration_soft_label import INPUT_SETTINGS, under_present_names
+from .face_detection import FACE_MARGIN, FACES, CenterFaceDetector, FaceDetector, crop_face, find_faces
 from .image_loading import ImageError, load_rgb, open_rgb
 from .model_card import CARD_METRICS, model_card
 from .modeling_au import AUForImageClassification, AUOutput, MultiHeadClassifier, multi_head_loss
@@ -44,9 +46,15 @@ __all__ = [
     "AUOutput",
     "BinaryEnsemble",
     "CARD_METRICS",
+    "COMPOUNDS",
+    "COMPOUND_THRESHOLD",
+    "CenterFaceDetector",
     "EBCConfig",
     "EBCForImageClassification",
     "EBCOutput",
+    "FACES",
+    "FACE_MARGIN",
+    "FaceDetector",
     "FusedConfig",
     "FusedForImageClassification",
     "FusedOutput",
@@ -61,7 +69,10 @@ __all__ = [
     "SoftLabelModel",
     "backbones_of",
     "check_backbone",
+    "compound_of",
     "create_backbone",
+    "crop_face",
+    "find_faces",
     "image_processor_for",
     "load_rgb",
     "log_odds_of_softmax",

@@ -5,7 +5,15 @@ from transformers import PreTrainedConfig
 
 # The released order of the soft label; the model's own copy of `affectnet_plus.EXPRESSIONS`.
 ID2LABEL = dict(enumerate(("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")))
-INPUT_SETTINGS = ("image_size", "image_mean", "image_std", "grayscale", "per_image_standardization", "upscale")
+INPUT_SETTINGS = (
+    "image_size",
+    "image_mean",
+    "image_std",
+    "grayscale",
+    "per_image_standardization",
+    "upscale",
+    "framing",
+)
 
 _FORMER_NAMES = {  # in models saved before version 0.1
     "mirrored": "tta",
@@ -29,6 +37,9 @@ class SoftLabelConfig(PreTrainedConfig):
     grayscale (`bool`), per_image_standardization (`bool`), upscale (`int`):
         What the model, not the image processor, then does to each normalised image: leave nothing but its luminance,
         standardise it by its own mean and standard deviation, enlarge it to `upscale` times its side.
+    framing (`dict`):
+        How training faces were cut out: `margin`, what was left around the face's box on each side as a part of the
+        box's side, and `aligned`, whether the eyes were made level. None: not recorded.
     backbone_normalization (`list[dict | None]`):
         Per backbone the `mean` and `std` (RGB) that its weights were trained with where they are others than
         `image_mean` and `image_std`: the model exchanges the one for the other, but with `per_image_standardization`.
@@ -54,6 +65,7 @@ class SoftLabelConfig(PreTrainedConfig):
     grayscale: bool = False
     per_image_standardization: bool = False
     upscale: int = 1
+    framing: dict | None = None
     backbone_normalization: list[dict | None] | None = None
     calibration: dict[str, dict] | None = None
     training: dict[str, dict] | None = None
@@ -66,6 +78,10 @@ class SoftLabelConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.upscale < 1:
             raise ValueError(f"upscale is a whole number from 1, not {self.upscale}.")
+        if self.framing and not (
+            self.framing.keys() <= {"margin", "aligned"} and self.framing.get("margin", -1) > -0.5
+        ):
+            raise ValueError(f"framing is a `margin` above -0.5 and whether faces are `aligned`, not {self.framing}.")
         backbones = len(getattr(self, "backbones", [""]))
         if self.backbone_normalization and len(self.backbone_normalization) != backbones:
             raise ValueError(

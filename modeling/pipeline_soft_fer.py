@@ -1,31 +1,50 @@
-"""The `soft-fer` pipeline: a face image in, its soft label out."""
+"""The `soft-fer` pipeline: a photograph or a face crop in, soft labels out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import torch
 import torch.nn.functional as F
-from torch.utils.data import StackDataset
+from torch.utils.data import DataLoader, Dataset, StackDataset
 from transformers import Pipeline
-from transformers.pipelines.pt_utils import KeyDataset
+from transformers.pipelines.pt_utils import KeyDataset, PipelineDataset, PipelineIterator
 
+from .compounds import COMPOUND_THRESHOLD, compound_of
+from .face_detection import FACE_MARGIN, FACES, FaceDetector, crop_face, detector_of, find_faces
 from .image_loading import load_rgb, undecoded
 
 
 class SoftFerPipeline(Pipeline):
-    """How far each expression is present in a face, by any of our models.
+    """How far each expression is present in faces, by any of our models.
 
         fer = pipeline("soft-fer", model="runs/ebc")
         fer("photo.jpg")
-        # {"label": "happy", "score": 0.71, "soft_label": {"neutral": 0.12, "happy": 0.71, ...},
-        #  "distribution": {... sums to 1}, "labels": ["happy", "surprise"]}
+        # [{"label": "happy", "score": 0.71, "soft_label": {"neutral": 0.12, "happy": 0.71, ...},
+        #   "distribution": {... sums to 1}, "labels": ["happy", "surprise"], "compound": "happily surprised",
+        #   "low_resolution": False, "box": {"x": 31.2, "y": 20.0, "width": 88.1, "height": 120.4},
+        #   "detection_score": 0.93, "landmarks": [[52.0, 68.1], ...]}]  # one for each face, the largest first
+        fer("crop.jpg", faces="crop")  # an image that is a face crop: one answer, without what a detector says
 
     Takes a path, URL, PIL image, NumPy array, torch tensor or a dataset row with an `image`; or a list, column,
-    generator or dataset of them (the latter two give an iterator). The image is expected to be a face crop.
-    `batch_size` as usual.
+    generator or dataset of them (the latter two give an iterator). `batch_size` is a number of images; faces found in
+    them are shown to the network so many at a time.
+
+    Args, at construction or with each call:
+        faces: `"detect"` (default) finds the faces of each image and answers with a list, empty where there are none;
+            `"crop"` takes each image for a face crop and answers with one.
+        face_detector: `"default"` (CenterFace, by `pip install "affectnet-plus[faces]"`) or a callable from an upright
+            RGB array (H, W, 3) to a list of faces, each a dict with a `box` (x, y, width, height in pixels) and, if it
+            has them, `score` and `landmarks` (eyes, nose, mouth corners; five (x, y)).
+        threshold, top_k: `labels` are the expressions present, highest first: those with a score of at least
+            `threshold` (0.5), and no more than `top_k`; with `top_k` alone, the `top_k` highest whatever their score.
+        compound_threshold: the least share of `distribution` (0.2) of each of the two expressions, neutral aside, that
+            `compound` names ("happily surprised"); it is None where fewer are present.
+        timeout: seconds to wait for a URL.
 
     `soft_label` are independent scores in [0, 1], `distribution` is them divided by their sum, `label` and `score` the
-    highest. `labels` are the expressions present, highest first: those with a score of at least `threshold` (0.5), and
-    no more than `top_k`; with `top_k` alone, the `top_k` highest whatever their score. Models with that head add
-    `valence` and `arousal`, in [-1, 1].
+    highest. `low_resolution` says that the face has less than half the pixels a side that the network wants. `box` is
+    in pixels of the upright image; the crop is as `config.framing` says. Models with that head add `valence` and
+    `arousal`, in [-1, 1].
     """
 
     _load_processor = False
@@ -40,18 +59,38 @@ class SoftFerPipeline(Pipeline):
                 f"{model.config.model_type}: see pipeline('image-classification'), or training/evaluate_model.py."
             )
         super().__init__(model, *args, **kwargs)
+        if self._preprocess_params.get("faces", "detect") == "detect":  # say at once what is missing for it
+            self._preprocess_params.setdefault("face_detector", detector_of("default"))
 
-    def _sanitize_parameters(self, threshold: float | None = None, top_k: int | None = None, timeout=None):
-        postprocess = {}
-        if threshold is not None:
-            if not 0 <= threshold <= 1:
-                raise ValueError(f"threshold is a score from 0 to 1, not {threshold}.")
-            postprocess["threshold"] = threshold
+    def _sanitize_parameters(
+        self,
+        threshold: float | None = None,
+        top_k: int | None = None,
+        timeout: float | None = None,
+        faces: str | None = None,
+        face_detector: str | FaceDetector | None = None,
+        compound_threshold: float | None = None,
+    ):
+        preprocess: dict[str, Any] = {}
+        postprocess: dict[str, Any] = {}
+        for name, value in (("threshold", threshold), ("compound_threshold", compound_threshold)):
+            if value is not None:
+                if not 0 <= value <= 1:
+                    raise ValueError(f"{name} is a score from 0 to 1, not {value}.")
+                postprocess[name] = value
         if top_k is not None:
             if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
                 raise ValueError(f"top_k is a whole number from 1, not {top_k!r}.")
             postprocess["top_k"] = top_k
-        return {} if timeout is None else {"timeout": timeout}, {}, postprocess
+        if timeout is not None:
+            preprocess["timeout"] = timeout
+        if faces is not None:
+            if faces not in FACES:
+                raise ValueError(f'faces is "detect" (find them) or "crop" (each image is a face), not {faces!r}.')
+            preprocess["faces"] = faces
+        if face_detector is not None:
+            preprocess["face_detector"] = detector_of(face_detector)
+        return preprocess, {}, postprocess
 
     def __call__(self, inputs, **kwargs):
         if isinstance(inputs, list) and not inputs:
@@ -77,20 +116,71 @@ class SoftFerPipeline(Pipeline):
             inputs = iter(inputs)
         return super().__call__(inputs, **kwargs)
 
-    def preprocess(self, inputs, timeout=None):
+    @property
+    def framing(self) -> dict[str, Any]:
+        """How the model wants faces to be cut out: `margin` and `aligned` of `crop_face`."""
+        return self.model.config.framing or {"margin": FACE_MARGIN, "aligned": False}
+
+    def run_single(self, inputs, preprocess_params, forward_params, postprocess_params):
+        return next(
+            self._answers([self.preprocess(inputs, **preprocess_params)], 1, forward_params, postprocess_params)
+        )
+
+    def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
+        """As transformers', but for images whose faces are several, or none."""
+        of_items = isinstance(inputs, (list, Dataset))
+        prepared = (PipelineDataset if of_items else PipelineIterator)(inputs, self.preprocess, preprocess_params)
+        loader = DataLoader(prepared, batch_size=batch_size, num_workers=num_workers, collate_fn=list)
+        return (
+            answer
+            for images in loader
+            for answer in self._answers(images, batch_size, forward_params, postprocess_params)
+        )
+
+    def preprocess(self, inputs, timeout=None, faces="detect", face_detector=None):
         if isinstance(inputs, dict) and inputs.keys() != {"bytes", "path"}:
             if "image" not in inputs:
                 raise ValueError(f"A row given to soft-fer has its face under 'image'; this one has {list(inputs)}.")
             inputs = inputs["image"]
-        return self.image_processor(images=load_rgb(inputs, timeout), return_tensors="pt").to(self.dtype)
+        image = load_rgb(inputs, timeout)
+        found, crops = [], [image]
+        if faces == "detect":
+            found = find_faces(face_detector or detector_of("default"), image)
+            crops = [crop_face(image, face, **self.framing) for face in found]
+        pixel_values = [self.image_processor(images=crop, return_tensors="pt")["pixel_values"] for crop in crops]
+        return {
+            "pixel_values": torch.cat(pixel_values).to(self.dtype) if crops else None,
+            "sides": [min(crop.size) for crop in crops],
+            "faces": found if faces == "detect" else None,
+        }
+
+    def _answers(self, images: list[dict], batch_size: int, forward_params: dict, postprocess_params: dict) -> Iterator:
+        """One for each image: a list of its faces' answers, or, of a crop, one."""
+        crops = [image["pixel_values"] for image in images if image["pixel_values"] is not None]
+        batches = torch.cat(crops).split(batch_size) if crops else ()
+        outputs = [self.forward({"pixel_values": batch}, **forward_params) for batch in batches]
+        of_faces = iter(
+            [
+                {key: values[row] for key, values in output.items()}
+                for output in outputs
+                for row in range(len(output["logits"]))
+            ]
+        )
+        for image in images:
+            answers = []
+            for number, side in enumerate(image["sides"]):
+                answer = self.postprocess(next(of_faces), **postprocess_params)
+                answer["low_resolution"] = side < self.model.config.image_size / 2
+                answers.append(answer | (image["faces"][number] if image["faces"] is not None else {}))
+            yield answers if image["faces"] is not None else answers[0]
 
     def _forward(self, model_inputs):
         output = self.model(**model_inputs)
         affect = getattr(output, "valence_arousal", None)
         return {"logits": output.logits} | ({} if affect is None else {"valence_arousal": affect})
 
-    def postprocess(self, model_outputs, threshold=None, top_k=None):
-        logits = model_outputs["logits"][0].float()
+    def postprocess(self, model_outputs, threshold=None, top_k=None, compound_threshold=COMPOUND_THRESHOLD):
+        logits = model_outputs["logits"].float()
         distribution = F.logsigmoid(logits).softmax(dim=0)  # scores / their sum, also where they are too small for that
         affect = model_outputs.get("valence_arousal")
         if any(values.isnan().any() for values in (logits, distribution, affect) if values is not None):
@@ -103,12 +193,14 @@ class SoftFerPipeline(Pipeline):
         ranked = sorted(soft_label, key=soft_label.get, reverse=True)
         if threshold is None:
             threshold = 0.5 if top_k is None else 0.0
-        affect = {} if affect is None else dict(zip(("valence", "arousal"), affect[0].float().tolist(), strict=True))
+        shares = dict(zip(names, distribution.tolist(), strict=True))
+        affect = {} if affect is None else dict(zip(("valence", "arousal"), affect.float().tolist(), strict=True))
         return {
             "label": ranked[0],
             "score": soft_label[ranked[0]],
             "soft_label": soft_label,
-            "distribution": dict(zip(names, distribution.tolist(), strict=True)),
+            "distribution": shares,
             "labels": [name for name in ranked if soft_label[name] >= threshold][:top_k],
+            "compound": compound_of(shares, compound_threshold),
             **affect,
         }

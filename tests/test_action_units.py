@@ -179,7 +179,7 @@ def test_experts_learn_expression_and_units_and_make_a_complete_model(ferplus, t
     assert record["au_auroc"]["AU12"] > 0.8  # happy and contempt share it
     assert json.loads((tmp_path / "au/metrics.json").read_text())["auroc"]["happy"] == pytest.approx(record["auroc"])
     assert "AU-based classifier" in (tmp_path / "au/README.md").read_text()
-    answer = pipeline("soft-fer", model=str(tmp_path / "au"))(
+    answer = pipeline("soft-fer", faces="crop", model=str(tmp_path / "au"))(
         np.full((24, 24), 50, np.uint8)
     )  # happiness is the second
     assert answer["label"] == "happy"

@@ -34,6 +34,7 @@ FLAGS_OF_OTHERS = {
     "--multi_gpu",
     "--mixed_precision",
     "--nproc_per_node",
+    "--force-reinstall",
     "--no-deps",
     "--wheel-dir",
 }

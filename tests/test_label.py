@@ -104,7 +104,7 @@ def test_tta_scores_are_those_of_the_face_and_of_its_flip(labelled, experts, rel
     faces = [face, ImageOps.mirror(face)]
     answers = {}
     for folder in (tmp_path / "tta", labelled):
-        fer = pipeline("soft-fer", model=str(folder / "models/fold-0"))
+        fer = pipeline("soft-fer", faces="crop", model=str(folder / "models/fold-0"))
         first, second = (np.array(list(answer["soft_label"].values())) for answer in fer(faces))
         answers[folder.name] = np.abs(first - second).max()
     assert answers["tta"] < 1e-5 < 1e-4 < answers["soft"]
@@ -121,13 +121,13 @@ def test_rows_are_labelled_by_experts_that_have_not_seen_them(labelled, experts,
         assert recorded["left_out_fold"] == fold and recorded["rows"] == (folds != fold).sum()
         assert recorded["folds_by"] == "content"
         rows = np.flatnonzero(folds == fold)[:12]
-        answers = pipeline("soft-fer", model=str(model))(train_rows.select(rows), batch_size=4)
+        answers = pipeline("soft-fer", faces="crop", model=str(model))(train_rows.select(rows), batch_size=4)
         ours = [list(answer["soft_label"].values()) for answer in answers]
         np.testing.assert_allclose(np.stack(table.loc[ids[rows], "soft_label"]), ours, atol=1e-4)
     validation = load_dataset("affectnet_plus", data_dir=str(release), split="validation").select(range(6))
     means = np.mean(
         [
-            [list(a["soft_label"].values()) for a in pipeline("soft-fer", model=str(m))(validation)]
+            [list(a["soft_label"].values()) for a in pipeline("soft-fer", faces="crop", model=str(m))(validation)]
             for m in sorted((labelled / "models").iterdir())
         ],
         axis=0,
@@ -163,7 +163,7 @@ def test_new_faces_are_labelled_by_the_saved_model(labelled, release, tmp_path):
     assert sorted(table.index) == sorted(path.stem for path in images.iterdir())
     assert table[["human_label", "rank", "subset", "posterior"]].isna().all(axis=None)
     image_id = table.index[0]
-    models = [pipeline("soft-fer", model=str(labelled / f"models/fold-{fold}")) for fold in range(2)]
+    models = [pipeline("soft-fer", faces="crop", model=str(labelled / f"models/fold-{fold}")) for fold in range(2)]
     answers = [list(fer(str(images / f"{image_id}.jpg"))["soft_label"].values()) for fer in models]
     np.testing.assert_allclose(table.loc[image_id, "soft_label"], np.mean(answers, axis=0), atol=1e-4)
 
@@ -175,7 +175,7 @@ def test_faces_that_no_human_has_labelled_get_the_mean_of_the_folds(labelled, ex
     rows = load_dataset("affectnet_plus", "no_human_annotated", data_dir=str(release), split="train").select([4])
     table = rows_of(tmp_path / "soft", "train")
     assert len(table) == 9 and table["subset"].isna().all()
-    models = [pipeline("soft-fer", model=str(labelled / f"models/fold-{fold}")) for fold in range(2)]
+    models = [pipeline("soft-fer", faces="crop", model=str(labelled / f"models/fold-{fold}")) for fold in range(2)]
     answers = [list(next(iter(fer(rows)))["soft_label"].values()) for fer in models]
     np.testing.assert_allclose(table.loc[str(rows[0]["image_id"]), "soft_label"], np.mean(answers, axis=0), atol=1e-4)
 

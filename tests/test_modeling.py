@@ -150,7 +150,7 @@ def test_unfitted_ensemble_is_the_plain_mean():
 def test_some_of_the_expressions_make_a_model_too(tmp_path):
     config = EBCConfig(backbones=["test_vit"], image_size=32, id2label={0: "happy", 1: "fear"})
     EBCForImageClassification(config).save_pretrained(tmp_path)
-    answer = pipeline("soft-fer", model=str(tmp_path))(np.zeros((40, 40, 3), np.uint8))
+    answer = pipeline("soft-fer", faces="crop", model=str(tmp_path))(np.zeros((40, 40, 3), np.uint8))
     assert list(answer["soft_label"]) == ["happy", "fear"]
 
 
@@ -165,7 +165,7 @@ def test_loss_is_bce_on_the_soft_label():
 def test_stock_image_classification_pipeline_gives_the_same_scores(tmp_path):
     calibrated_model().save_pretrained(tmp_path)
     face = np.random.default_rng(0).integers(0, 256, (80, 70, 3), dtype=np.uint8)
-    ours = pipeline("soft-fer", model=str(tmp_path))(face)
+    ours = pipeline("soft-fer", faces="crop", model=str(tmp_path))(face)
     stock = pipeline("image-classification", model=str(tmp_path))(face, top_k=8)
     assert {row["label"]: row["score"] for row in stock} == pytest.approx(ours["soft_label"])
 
@@ -209,7 +209,7 @@ def test_grey_model_sees_a_colour_photograph_as_its_grey_twin_and_both_enlarged(
         model.save_pretrained(tmp_path)
         card = (tmp_path / "README.md").read_text()
         assert "nothing but its luminance" in card and "enlarged to 64 x 64 pixels" in card
-        fer = pipeline("soft-fer", model=str(tmp_path))
+        fer = pipeline("soft-fer", faces="crop", model=str(tmp_path))
         colour, grey, mirrored = fer([face, face.convert("L"), face.transpose(Image.Transpose.FLIP_LEFT_RIGHT)])
         assert colour["soft_label"] == pytest.approx(grey["soft_label"], abs=2e-3)  # Pillow rounds to 8 bits
         assert colour["soft_label"] != pytest.approx(mirrored["soft_label"], abs=2e-3)
@@ -242,7 +242,7 @@ def test_pushed_code_runs_without_this_package(create, tmp_path):
         "import sys, json, numpy as np\n"
         "sys.modules.update(dict.fromkeys(('affectnet_plus',)))\n"  # as if not installed
         "from transformers import pipeline\n"
-        "fer = pipeline('soft-fer', model='pushed', trust_remote_code=True)\n"
+        "fer = pipeline('soft-fer', faces='crop', model='pushed', trust_remote_code=True)\n"
         "print(json.dumps(fer(np.load('face.npy'))))\n"
         # and is trained there on other classes
         "import torch; from transformers import AutoModelForImageClassification as Auto\n"
@@ -258,13 +258,13 @@ def test_pushed_code_runs_without_this_package(create, tmp_path):
     (answer,) = (line for line in run.stdout.splitlines() if line.startswith("{"))
     there = json.loads(answer)["soft_label"]
     for trust in (None, True):  # with this package it opens like any other, by the package's own code
-        fer = pipeline("soft-fer", model=str(tmp_path / "pushed"), trust_remote_code=trust)
+        fer = pipeline("soft-fer", faces="crop", model=str(tmp_path / "pushed"), trust_remote_code=trust)
         assert type(fer.model) is type(model) and fer(face)["soft_label"] == pytest.approx(there)
     fer.model.save_pretrained(tmp_path / "again")
     assert not {"auto_map", "custom_pipelines"} & json.loads((tmp_path / "again/config.json").read_text()).keys()
     model.save_pretrained(tmp_path / "local")  # saving with code has left no trace in the model
     assert "custom_pipelines" not in (tmp_path / "local" / "config.json").read_text()
-    assert pipeline("soft-fer", model=str(tmp_path / "local"))(face)["soft_label"] == pytest.approx(there)
+    assert pipeline("soft-fer", faces="crop", model=str(tmp_path / "local"))(face)["soft_label"] == pytest.approx(there)
 
 
 def test_every_way_to_push_takes_the_whole_folder(tmp_path, hub):

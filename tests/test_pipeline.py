@@ -30,7 +30,7 @@ def fer(tmp_path_factory):
     for parameter in model.parameters():
         parameter.data *= 1.5  # scores that differ from face to face
     model.save_pretrained(folder)
-    return pipeline("soft-fer", model=str(folder))
+    return pipeline("soft-fer", faces="crop", model=str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_the_seams_in_transformers_have_not_moved():
 
 def test_output(fer, face):
     answer = fer(face)
-    assert list(answer) == ["label", "score", "soft_label", "distribution", "labels"]
+    assert list(answer) == ["label", "score", "soft_label", "distribution", "labels", "compound", "low_resolution"]
     assert tuple(answer["soft_label"]) == tuple(answer["distribution"]) == EXPRESSIONS
     assert answer["score"] == max(answer["soft_label"].values()) == answer["soft_label"][answer["label"]]
     assert sum(answer["distribution"].values()) == pytest.approx(1)
@@ -87,7 +87,7 @@ def test_nan_is_no_answer(fer, face, tmp_path):
     weights["experts.sad.classifiers.0.head.bias"].fill_(torch.nan)
     save_file(weights, tmp_path / "diverged/model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match="diverged gives NaN for this face.*weights are broken"):
-        pipeline("soft-fer", model=str(tmp_path / "diverged"))(face)
+        pipeline("soft-fer", faces="crop", model=str(tmp_path / "diverged"))(face)
 
 
 def test_scores_too_small_for_a_sum_have_a_distribution(fer, face, tmp_path):
@@ -95,7 +95,7 @@ def test_scores_too_small_for_a_sum_have_a_distribution(fer, face, tmp_path):
     config = EBCConfig.from_pretrained(tmp_path)
     config.calibration = {name: {"log_odds_shift": -300.0 + 20 * i} for i, name in enumerate(EXPRESSIONS)}
     config.save_pretrained(tmp_path)
-    answer = pipeline("soft-fer", model=str(tmp_path))(face)
+    answer = pipeline("soft-fer", faces="crop", model=str(tmp_path))(face)
     assert sum(answer["soft_label"].values()) == 0 and sum(answer["distribution"].values()) == pytest.approx(1)
     assert answer["distribution"]["contempt"] > answer["distribution"]["neutral"]
 

@@ -36,7 +36,7 @@ def test_classifier_taught_hard_labels(ferplus, tmp_path):
     record = config.training["all"]
     assert config.activation == "softmax" and record["target"] == "hard" and record["drawn"]["draws"] == 120 * 16
     # Grey 80 is the third class there: surprise, which is our fourth.
-    answer = pipeline("soft-fer", model=str(tmp_path / "hard"))(np.full((24, 24), 80, np.uint8))
+    answer = pipeline("soft-fer", faces="crop", model=str(tmp_path / "hard"))(np.full((24, 24), 80, np.uint8))
     assert answer["label"] == "surprise" and sum(answer["soft_label"].values()) == pytest.approx(1, abs=1e-5)
     assert "They sum to one" in (tmp_path / "hard" / "README.md").read_text()
 
@@ -53,7 +53,7 @@ def test_it_learns_the_soft_labels_that_label_py_wrote_not_the_human_ones(ferplu
     config = SoftFerConfig.from_pretrained(tmp_path / "model")
     assert config.activation == "sigmoid" and config.training["all"]["soft_labels"] == "label.py"
     faces = [human.image(row) for row in range(40)]
-    answers = pipeline("soft-fer", model=str(tmp_path / "model"))(faces)
+    answers = pipeline("soft-fer", faces="crop", model=str(tmp_path / "model"))(faces)
     led_by = [EXPRESSIONS[(label + 1) % 8] for label in human.labels[:40]]
     assert sum(answer["label"] == name for answer, name in zip(answers, led_by, strict=True)) > 20
 
@@ -126,7 +126,7 @@ def test_valence_and_arousal_and_the_means_to_train_better(ferplus, tmp_path):
     measured = [float(part) for part in re.findall(r"macro_f1 ([0-9.]+)", said)]
     assert len(measured) == 14 and record["macro_f1"] >= max(measured) - 1e-4  # of all epochs the best
     assert not list((tmp_path / "model").glob(".best*"))
-    fer = pipeline("soft-fer", model=str(tmp_path / "model"))
+    fer = pipeline("soft-fer", faces="crop", model=str(tmp_path / "model"))
     dark, light = (fer(np.full((24, 24), grey, np.uint8)) for grey in (30, 220))
     assert dark["valence"] < light["valence"] and -1 <= light["arousal"] < dark["arousal"] <= 1
     assert "valence and arousal" in (tmp_path / "model/README.md").read_text()
@@ -222,7 +222,7 @@ def test_student_learns_what_its_teacher_sees(softmax_runs, ferplus, tmp_path):
     assert SoftFerConfig.from_pretrained(tmp_path / "student").training["all"]["teacher"].startswith("hard (")
     split = load_split(DataArguments(dataset_name=str(ferplus)), "validation")
     teacher, student = (
-        pipeline("soft-fer", model=str(folder))([split.image(row) for row in range(40)])
+        pipeline("soft-fer", faces="crop", model=str(folder))([split.image(row) for row in range(40)])
         for folder in (softmax_runs / "hard", tmp_path / "student")
     )
     # The teacher has hardly learned anything: it is its own answers that the student gives.
@@ -364,7 +364,7 @@ def test_with_tta_a_face_and_its_flip_have_the_same_scores(tmp_path):
     config = SoftFerConfig(backbone="test_convnext", image_size=48, activation="softmax", tta=True)
     SoftFerForImageClassification(config).save_pretrained(tmp_path)
     face = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
-    fer = pipeline("soft-fer", model=str(tmp_path))
+    fer = pipeline("soft-fer", faces="crop", model=str(tmp_path))
     scores, of_flip = fer(face)["soft_label"], fer(face[:, ::-1].copy())["soft_label"]
     assert scores == pytest.approx(of_flip, abs=1e-6)
     fer.model.config.tta = False
@@ -382,6 +382,6 @@ def test_round_trip_and_stock_pipeline(activation, tmp_path):
         loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
         assert torch.equal(loaded(pixel_values).logits, model(pixel_values).logits)
     face = np.random.default_rng(0).integers(0, 256, (60, 50, 3), dtype=np.uint8)
-    ours = pipeline("soft-fer", model=str(tmp_path))(face)["soft_label"]
+    ours = pipeline("soft-fer", faces="crop", model=str(tmp_path))(face)["soft_label"]
     stock = pipeline("image-classification", model=str(tmp_path))(face, top_k=8)
     assert {row["label"]: row["score"] for row in stock} == pytest.approx(ours)

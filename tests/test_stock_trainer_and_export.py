@@ -84,7 +84,7 @@ def test_with_other_classes_weights_are_new_where_they_have_to_be(kind, num_labe
     trainer = trained(model, tmp_path, torch.randn(8, 3, 32, 32), indices, max_steps=1)
     assert np.isfinite(logged(trainer, "loss")).all() and logged(trainer, "loss")[0] > 0
     trainer.save_model(tmp_path / "theirs")
-    answer = pipeline("soft-fer", model=str(tmp_path / "theirs"))(np.zeros((32, 32, 3), np.uint8))
+    answer = pipeline("soft-fer", faces="crop", model=str(tmp_path / "theirs"))(np.zeros((32, 32, 3), np.uint8))
     assert list(answer["soft_label"]) == labels
     assert "accuracy" not in (tmp_path / "theirs/README.md").read_text()
 

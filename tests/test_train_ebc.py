@@ -65,7 +65,10 @@ def test_folder_is_a_complete_model(unbroken, release):
     assert list(unbroken.rglob("events.out.tfevents*"))
     assert not list(unbroken.glob("*checkpoint*"))
     photo = next((release / "human_annotated/validation_set/images").iterdir())
-    assert list(pipeline("soft-fer", model=str(unbroken))(str(photo))["soft_label"]) == ["happy", "contempt"]
+    assert list(pipeline("soft-fer", faces="crop", model=str(unbroken))(str(photo))["soft_label"]) == [
+        "happy",
+        "contempt",
+    ]
 
 
 def test_killed_in_mid_epoch_it_goes_on_to_the_very_same_weights(unbroken, release, tmp_path):
@@ -108,7 +111,7 @@ def test_dataset_with_another_label_order_is_matched_by_name(ferplus, tmp_path):
     assert tuple(model.config.expressions) == EXPRESSIONS
     # The grey of class i, in the order of that dataset.
     greys = [np.full((24, 24), 30 * i + 20, np.uint8) for i in range(8)]
-    answers = pipeline("soft-fer", model=str(tmp_path / "ebc"))(greys)
+    answers = pipeline("soft-fer", faces="crop", model=str(tmp_path / "ebc"))(greys)
     there = ["neutral", "happy", "surprise", "sad", "anger", "disgust", "fear", "contempt"]
     assert sum(answer["label"] == name for answer, name in zip(answers, there, strict=True)) >= 6
     assert metrics["js_divergence"] < 0.25

@@ -4,7 +4,7 @@
     python training/show_faces.py --model runs/ebc --data_dir R --images photo.jpg --output_file faces.png
     python training/show_faces.py --images photo.jpg --num_faces 0 --output_file faces.png   # the bundled model
 
-Shows any images of your own (face crops) and validation faces, some of each expression. Ground truth is what a
+Shows the faces in any images of your own and validation faces, some of each expression. Ground truth is what a
 synthetic release knows of its faces, else the dataset's own soft label. Keep pictures of restricted faces to yourself.
 """
 
@@ -15,10 +15,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from transformers import pipeline
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import BUNDLED_MODEL, load_rgb
+from affectnet_plus.modeling import BUNDLED_MODEL, FACES, crop_face, load_rgb
 from affectnet_plus.training.arguments import DataArguments, exit_with_error, no_model, parse_arguments
 from affectnet_plus.training.faces import known_truth, load_split
 from affectnet_plus.training.reports import figures
@@ -32,7 +33,15 @@ class ShowArguments:
     model: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of one of our models. Default: the bundled model."}
     )
-    images: list[str] = field(default_factory=list, metadata={"help": "Face crops of your own, shown first."})
+    images: list[str] = field(default_factory=list, metadata={"help": "Images of your own, shown first."})
+    faces: str = field(
+        default="detect",
+        metadata={
+            "help": "What --images are: photographs, in which faces are found (needs affectnet-plus[faces]), or face "
+            "crops.",
+            "choices": list(FACES),
+        },
+    )
     num_faces: int = field(
         default=16, metadata={"help": "Validation faces, spread over the expressions; 0 needs no dataset."}
     )
@@ -46,14 +55,14 @@ class ShowArguments:
 def main():
     data_args, args = parse_arguments(DataArguments, ShowArguments, description=__doc__.split("\n\n")[0])
     try:
-        fer = pipeline("soft-fer", model=args.model or str(BUNDLED_MODEL))
+        fer = pipeline("soft-fer", model=args.model or str(BUNDLED_MODEL), faces="crop")
     except OSError as error:
         exit_with_error(no_model(args.model, error))
     except ValueError as error:  # a model that is none of ours
         exit_with_error(error)
     try:
-        faces = [load_rgb(path) for path in args.images]
-        titles, truths, truth_name = [Path(path).name for path in args.images], [None] * len(faces), ""
+        faces, titles = faces_in(args.images, fer, args.faces)
+        truths, truth_name = [None] * len(faces), ""
         if args.num_faces:
             split = load_split(data_args, data_args.eval_split_name, with_soft_labels=True)
             rows = choose_rows(split.labels, args.num_faces, np.random.default_rng(args.seed))
@@ -61,7 +70,7 @@ def main():
             faces += [split.image(row) for row in rows]
             titles += [f"labelled {EXPRESSIONS[split.labels[row]]}" for row in rows]
             truths += [None] * len(rows) if truth is None else list(truth[rows])
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         exit_with_error(error)
     predictions = fer(faces, batch_size=16)
     figure = draw(faces, titles, predictions, truths, truth_name)
@@ -70,6 +79,33 @@ def main():
     for title, prediction in zip(titles, predictions, strict=True):
         print(f"{title}: {prediction['label']} {prediction['score']:.2f}")
     print(f"Picture: {args.output_file}")
+
+
+def faces_in(images: list[str], fer, faces: str) -> tuple[list[Image.Image], list[str]]:
+    """The faces in image files, as crops that the model wants, and a title for each.
+
+    Args:
+        images: paths.
+        fer: the pipeline whose model it is.
+        faces: "detect", or "crop" where each image is one.
+
+    Raises:
+        ValueError: in none is a face.
+    """
+    pictures = [load_rgb(path) for path in images]
+    if faces == "crop":
+        return pictures, [Path(path).name for path in images]
+    crops, titles = [], []
+    for path, picture in zip(images, pictures, strict=True):
+        found = fer(picture, faces="detect")
+        if not found:
+            print(f"{path}: no face found; --faces crop takes it as one.")
+        for number, face in enumerate(found, start=1):
+            crops.append(crop_face(picture, face, **fer.framing))
+            titles.append(Path(path).name + (f", {number}" if len(found) > 1 else ""))
+    if images and not crops:
+        raise ValueError("No face found in any of --images; --faces crop takes them as face crops.")
+    return crops, titles
 
 
 def choose_rows(labels: np.ndarray, number: int, rng: np.random.Generator) -> list[int]:

@@ -56,6 +56,18 @@ class NetworkArguments:
             "faces would be lost."
         },
     )
+    face_margin: float | None = field(
+        default=None,
+        metadata={
+            "help": "How the faces were cut out, for the model's config: what is left around the face on each side, as "
+            'a part of its side (0.1: a tenth). `pipeline("soft-fer")` cuts faces out of photographs alike. '
+            "Default: not known; faces are then cut as FER+'s are, 0.07."
+        },
+    )
+    aligned_faces: bool = field(
+        default=False,
+        metadata={"help": "Say in the model's config that the faces were turned until the eyes were level."},
+    )
     pretrained: bool = field(default=False, metadata={"help": "Start from timm's pretrained weights (needs the Hub)."})
     init_from: list[str] = field(
         default_factory=list,
@@ -71,13 +83,20 @@ class NetworkArguments:
             raise ValueError(f"--image_size is at least 16 pixels, not {self.image_size}.")
         if self.upscale < 1:
             raise ValueError(f"--upscale is a factor of at least 1, not {self.upscale}.")
+        if self.face_margin is not None and not -0.5 < self.face_margin <= 5:
+            raise ValueError(f"--face_margin is a part of the face's side, -0.5 to 5, not {self.face_margin}.")
+        if self.aligned_faces and self.face_margin is None:
+            raise ValueError("--aligned_faces goes with --face_margin: how much is left around the faces?")
         if self.pretrained and self.init_from:
             raise ValueError("--pretrained and --init_from both name the weights to start from: give one of them.")
 
     def input_settings(self) -> dict:
         """What goes into a model's config."""
         names = ("image_size", "per_image_standardization", "grayscale", "upscale")
-        return {name: getattr(self, name) for name in names}
+        framing = None
+        if self.face_margin is not None:
+            framing = {"margin": self.face_margin, "aligned": self.aligned_faces}
+        return {name: getattr(self, name) for name in names} | {"framing": framing}
 
 
 @dataclass
