@@ -25,8 +25,9 @@ demo test: export MALLOC_TRIM_THRESHOLD_ = 4294967296
 # Its student is measured on a balanced validation split: labels have that prior here.
 demo: .venv/installed
 	rm -rf demo
-	$(SAY) "1 of 7  The bundled model on photographs: demo/photographs.png"
+	$(SAY) "1 of 7  The bundled model on photographs: demo/found/, demo/photographs.png"
 	$(BIN)/python tests/photographs.py demo/photographs
+	$(BIN)/affectnet-plus predict demo/photographs/two-people.png --output demo/found/faces.csv --annotate demo/found
 	$(BIN)/python training/show_faces.py --images demo/photographs/*.png --num_faces 0 --output_file demo/photographs.png
 	$(SAY) "2 of 7  A synthetic release: demo/AffectNet+, with the ground truth in demo/AffectNet+/ground_truth.parquet"
 	$(BIN)/affectnet-plus synthesize demo/AffectNet+ --train 6000 --validation 800 --image_size 112
@@ -48,6 +49,7 @@ demo: .venv/installed
 	$(LAUNCH) training/evaluate_model.py --data_dir demo/AffectNet+ --model demo/soft_fer --output_dir demo/report \
 		--update_card
 	$(SAY) "Look at:"
+	@echo "demo/found/*.jpg          the faces found in a photograph, with their mixtures"
 	@echo "demo/photographs.png      the bundled model on photographs"
 	@echo "demo/faces.png            the fused experts beside the ground truth; they have seen drawings only"
 	@echo "demo/label_errors.html    human labels that the experts deny most"
@@ -91,5 +93,5 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	mkdir -p .venv/typed/affectnet_plus
 	ln -sfn ../../../affectnet_plus.py .venv/typed/affectnet_plus/__init__.py
-	ln -sfn ../../../releases ../../../modeling .venv/typed/affectnet_plus
+	ln -sfn ../../../inference ../../../releases ../../../modeling .venv/typed/affectnet_plus
 	MYPYPATH=.venv/typed $(BIN)/mypy

@@ -137,42 +137,57 @@ class SoftFerPipeline(Pipeline):
             for answer in self._answers(images, batch_size, forward_params, postprocess_params)
         )
 
+    @property
+    def face_detector(self) -> FaceDetector:
+        return self._preprocess_params.get("face_detector") or detector_of("default")
+
     def preprocess(self, inputs, timeout=None, faces="detect", face_detector=None):
         if isinstance(inputs, dict) and inputs.keys() != {"bytes", "path"}:
             if "image" not in inputs:
                 raise ValueError(f"A row given to soft-fer has its face under 'image'; this one has {list(inputs)}.")
             inputs = inputs["image"]
         image = load_rgb(inputs, timeout)
-        found, crops = [], [image]
-        if faces == "detect":
-            found = find_faces(face_detector or detector_of("default"), image)
-            crops = [crop_face(image, face, **self.framing) for face in found]
-        pixel_values = [self.image_processor(images=crop, return_tensors="pt")["pixel_values"] for crop in crops]
-        return {
-            "pixel_values": torch.cat(pixel_values).to(self.dtype) if crops else None,
-            "sides": [min(crop.size) for crop in crops],
-            "faces": found if faces == "detect" else None,
-        }
+        if faces == "crop":
+            return {"crops": self._prepared([image]), "faces": None}
+        found = find_faces(face_detector or self.face_detector, image)
+        return {"crops": self._prepared([crop_face(image, face, **self.framing) for face in found]), "faces": found}
+
+    def _prepared(self, crops: list) -> list[tuple[torch.Tensor, int]]:
+        """Of each `pixel_values` (1, 3, size, size), and its shorter side in pixels."""
+        return [
+            (self.image_processor(images=crop, return_tensors="pt")["pixel_values"].to(self.dtype), min(crop.size))
+            for crop in crops
+        ]
 
     def _answers(self, images: list[dict], batch_size: int, forward_params: dict, postprocess_params: dict) -> Iterator:
         """One for each image: a list of its faces' answers, or, of a crop, one."""
-        crops = [image["pixel_values"] for image in images if image["pixel_values"] is not None]
-        batches = torch.cat(crops).split(batch_size) if crops else ()
-        outputs = [self.forward({"pixel_values": batch}, **forward_params) for batch in batches]
-        of_faces = iter(
-            [
-                {key: values[row] for key, values in output.items()}
-                for output in outputs
-                for row in range(len(output["logits"]))
-            ]
-        )
+        prepared = [pixel_values for image in images for pixel_values, _ in image["crops"]]
+        outputs = self._outputs(prepared, batch_size, forward_params)
         for image in images:
-            answers = []
-            for number, side in enumerate(image["sides"]):
-                answer = self.postprocess(next(of_faces), **postprocess_params)
-                answer["low_resolution"] = side < self.model.config.image_size / 2
-                answers.append(answer | (image["faces"][number] if image["faces"] is not None else {}))
-            yield answers if image["faces"] is not None else answers[0]
+            answers = [self._answer(next(outputs), side, postprocess_params) for _, side in image["crops"]]
+            if image["faces"] is None:
+                yield answers[0]
+            else:
+                yield [answer | face for answer, face in zip(answers, image["faces"], strict=True)]
+
+    def _outputs(self, prepared: list[torch.Tensor], batch_size: int, forward_params: dict) -> Iterator[dict]:
+        for batch in torch.cat(prepared).split(batch_size) if prepared else ():
+            output = self.forward({"pixel_values": batch}, **forward_params)
+            yield from ({key: values[row] for key, values in output.items()} for row in range(len(batch)))
+
+    def _answer(self, output: dict, side: int, postprocess_params: dict) -> dict[str, Any]:
+        return self.postprocess(output, **postprocess_params) | {
+            "low_resolution": side < self.model.config.image_size / 2
+        }
+
+    def outputs_of(self, crops: list, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
+        """What the network gives for face crops (PIL images), in their order: `logits` and, if it has them,
+        `valence_arousal`. For those who do something to them before they are answers, as `predict_video` does."""
+        return self._outputs([pixels for pixels, _ in self._prepared(crops)], batch_size, self._forward_params)
+
+    def answer(self, output: dict[str, torch.Tensor], side: int) -> dict[str, Any]:
+        """The answer to one of `outputs_of`, whose crop has a shorter side of so many pixels."""
+        return self._answer(output, side, self._postprocess_params)
 
     def _forward(self, model_inputs):
         output = self.model(**model_inputs)

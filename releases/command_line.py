@@ -17,10 +17,11 @@ def main(argv: list[str] | None = None) -> None:
     _add_synthesize(commands)
     _add_check(commands)
     _add_export(commands)
+    _add_predict(commands)
     args = vars(parser.parse_args(argv))
     try:
         parser.exit(args.pop("run")(**args))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         parser.exit(2, f"affectnet-plus: error: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, "affectnet-plus: interrupted\n")
@@ -94,3 +95,43 @@ def _add_export(commands) -> None:
     command.add_argument("--num_proc", metavar="P", type=int, default=os.cpu_count(), help="processes")
     command.add_argument("--rows_per_file", metavar="N", type=int, default=10_000, help="rows of one Parquet file")
     command.set_defaults(run=export)
+
+
+def _add_predict(commands) -> None:
+    command = commands.add_parser(
+        "predict",
+        help="find the faces in pictures and videos, and write a row for each",
+        description="Find the faces in pictures, videos and folders of them, and write a row for each: source, frame, "
+        "time, box, eight scores, their distribution, label, compound, valence and arousal where the model has them. "
+        "Killed, it goes on where it stopped when the same command is given again. Exit status: 0 all read, 1 not all, "
+        "2 nothing done.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("files", metavar="FILE_OR_FOLDER", nargs="+", help="pictures, videos, and folders of them")
+    command.add_argument("--output", metavar="FILE", required=True, help="FILE.jsonl, FILE.csv or FILE.parquet")
+    command.add_argument(
+        "--model", metavar="M", help="folder or Hub id of one of our models (default: the bundled one)"
+    )
+    command.add_argument("--device", metavar="D", help="cpu, cuda:0 ... (default: the best there is)")
+    command.add_argument(
+        "--faces", choices=("detect", "crop"), default="detect", help="find faces, or pictures are faces"
+    )
+    command.add_argument(
+        "--face_detector", metavar="F", default="default", help="default, or MODULE:NAME of a callable"
+    )
+    command.add_argument("--every", metavar="N", type=int, default=5, help="frames of a video per detection")
+    command.add_argument(
+        "--smoothing", metavar="S", type=float, default=0.0, help="of scores over frames, 0 to below 1"
+    )
+    command.add_argument(
+        "--batch_size", metavar="B", type=int, default=16, help="faces that the network sees at a time"
+    )
+    command.add_argument("--annotate", metavar="FOLDER", help="write pictures and videos with boxes and bars there")
+    command.add_argument("--plot", metavar="FILE.html", help="draw videos' expressions over time; a .png beside it")
+    command.set_defaults(run=_predict)
+
+
+def _predict(**options) -> int:
+    from affectnet_plus.inference.predict import predict  # here, because it imports torch
+
+    return predict(**options)

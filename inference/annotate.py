@@ -1,0 +1,84 @@
+"""Pictures and videos with a box, a name and eight bars for each face."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+# Okabe and Ito's colours, which most people can tell apart.
+COLORS = {
+    "neutral": "#999999", "happy": "#f0e442", "sad": "#56b4e9", "surprise": "#e69f00",
+    "fear": "#cc79a7", "disgust": "#009e73", "anger": "#d55e00", "contempt": "#0072b2",
+}  # fmt: skip
+OTHER = "#bbbbbb"
+
+
+def annotated(image: Image.Image | np.ndarray, answers: list[dict]) -> Image.Image:
+    """A copy of the picture in which each face has a box, its label or compound, and the bars of its distribution.
+
+    Args:
+        image: RGB.
+        answers: the pipeline's; without a `box`, the bars stand in the picture's upper left corner.
+    """
+    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image.copy()
+    draw = ImageDraw.Draw(picture, "RGBA")
+    size = max(9, round(min(picture.size) / 40))
+    font = ImageFont.load_default(size)
+    for answer in answers:
+        box = answer.get("box") or {"x": 0, "y": 0, "width": picture.width - 1, "height": picture.height - 1}
+        left, top, right, bottom = box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
+        color = COLORS.get(answer["label"], OTHER)
+        draw.rectangle([left, top, right, bottom], outline=color, width=max(2, size // 5))
+        _bars(draw, picture, answer, (left, top, right, bottom), size, font)
+    return picture
+
+
+def _bars(draw, picture, answer: dict, box: tuple, size: int, font) -> None:
+    """A panel under the box, or above or upon it where there is no room."""
+    shares = answer["distribution"]
+    title = answer["compound"] or answer["label"]
+    line, name_width = round(1.2 * size), max(draw.textlength(name, font) for name in shares)
+    width = max(name_width + 5 * size, draw.textlength(title, font)) + size
+    height = line * (len(shares) + 1) + size // 2
+    left = min(max(0, box[0]), max(0, picture.width - width))
+    top = box[3] + 2
+    if top + height > picture.height:
+        top = box[1] - height - 2 if box[1] - height - 2 >= 0 else max(0, picture.height - height)
+    draw.rectangle([left, top, left + width, top + height], fill=(0, 0, 0, 150))
+    draw.text((left + size // 2, top), title, fill="white", font=font)
+    for row, (name, share) in enumerate(shares.items(), start=1):
+        y, x = top + row * line, left + size // 2
+        draw.text((x, y), name, fill="white", font=font)
+        x += name_width + size // 2
+        draw.rectangle([x, y + line * 0.2, x + 4 * size, y + line * 0.85], fill=(255, 255, 255, 60))
+        draw.rectangle([x, y + line * 0.2, x + 4 * size * share, y + line * 0.85], fill=COLORS.get(name, OTHER))
+
+
+@contextlib.contextmanager
+def video_writer(out: Path, like: Path) -> Iterator[Callable[[Image.Image], None]]:
+    """Writes pictures as a video with the frame rate of another, under another name until it is whole."""
+    import av
+
+    with av.open(str(like)) as there:
+        rate = there.streams.video[0].average_rate or Fraction(25)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".{out.name}")
+    with av.open(str(beside), "w", format="mp4") as container:
+        stream = container.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=rate)
+        stream.pix_fmt = "yuv420p"
+
+        def write(picture: Image.Image) -> None:
+            width, height = (side - side % 2 for side in picture.size)
+            if not stream.codec_context.is_open:
+                stream.width, stream.height = width, height
+            pixels = np.asarray(picture)[:height, :width]
+            for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
+                container.mux(packet)
+
+        yield write
+        for packet in stream.encode():
+            container.mux(packet)
+    beside.replace(out)

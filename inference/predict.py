@@ -1,0 +1,215 @@
+"""`affectnet-plus predict`: pictures, folders and videos in, a table with a row for each face out."""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from affectnet_plus.modeling import BUNDLED_MODEL, load_rgb
+from affectnet_plus.modeling.files import RASTER_FORMATS
+
+from .annotate import annotated, video_writer
+from .table import FORMATS, Journal, row_of, rows_in, write_table
+from .timeline import write_timeline
+from .video import Broken, check_settings, predict_video, read_frames
+
+IMAGES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+VIDEOS = {
+    ".3gp",
+    ".avi",
+    ".flv",
+    ".m2ts",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".ogv",
+    ".ts",
+    ".vob",
+}
+VIDEOS |= {".webm", ".wmv"}
+
+
+def predict(
+    files: list[str],
+    output: str,
+    model: str | None = None,
+    device: str | None = None,
+    faces: str = "detect",
+    face_detector: str = "default",
+    every: int = 5,
+    smoothing: float = 0.0,
+    batch_size: int = 16,
+    annotate: str | None = None,
+    plot: str | None = None,
+) -> int:
+    """Write a row for each face in pictures and videos.
+
+    Args:
+        files: pictures, videos, and folders of them.
+        output: FILE.jsonl, .csv or .parquet. Until it is whole, rows lie in a file beside it whose name begins with a
+            dot; the same command goes on from there, file by file.
+        model: folder or Hub id of one of our models; None for the bundled one.
+        device: "cpu", "cuda:0" ...; None for the best there is.
+        faces: "detect", or "crop" where pictures are face crops.
+        face_detector: "default", or MODULE:NAME of a callable (see `SoftFerPipeline`).
+        every: frames from one detection to the next in videos.
+        smoothing: of scores over the frames of videos.
+        batch_size: faces that the network sees at a time.
+        annotate: a folder for the pictures and videos with boxes and bars; None for none.
+        plot: FILE.html for the timelines of videos, with a FILE.png beside it; None for none.
+
+    Returns:
+        0, or 1 where some file could not be read: it is named, and the others are done.
+
+    Raises:
+        ValueError: nothing to look at, or an argument that cannot be; before any work.
+    """
+    target = Path(output)
+    if target.suffix not in FORMATS:
+        raise ValueError(f"--output {output} ends in none of {', '.join(FORMATS)}, which say what to write.")
+    if target.exists():
+        raise ValueError(f"--output {output} is there already: delete it, or name another file.")
+    if plot and Path(plot).suffix != ".html":
+        raise ValueError(f"--plot {plot} does not end in .html; a .png is written beside it.")
+    check_settings(every, smoothing)
+    sources = sources_in(files)
+    videos = [source for source in sources if source.suffix.lower() in VIDEOS]
+    if plot and not videos:
+        raise ValueError("--plot draws timelines of videos, and there is no video among these files.")
+    fer = _pipeline_of(model, device, faces, face_detector)
+    settings = {"model": model, "faces": faces, "face_detector": face_detector, "every": every, "smoothing": smoothing}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    journal = target.with_name(f".{target.name}.unfinished")
+    with Journal(journal, settings) as rows:
+        for source in tqdm(sources, unit="file", disable=None):
+            if str(source) in rows.done:
+                continue
+            found, note, broken = 0, {}, Broken()
+            try:
+                if source in videos:
+                    of_file = _rows_of_video(source, fer, every, smoothing, batch_size, broken, annotate)
+                else:
+                    of_file = _rows_of_picture(source, fer, batch_size, annotate)
+                for row in of_file:
+                    rows.write(row)
+                    found += 1
+            except (ValueError, OSError) as error:
+                rows.take_back()
+                found, note = 0, {"unreadable": str(error)}
+                tqdm.write(f"affectnet-plus: {error}", file=sys.stderr)
+            rows.finish(source, {"faces": found, "broken": broken.numbers, **note})
+    write_table(journal, target, fer.model.config.expressions)
+    if plot:
+        write_timeline(rows_in(journal), Path(plot), fer.model.config.expressions)
+    journal.unlink()
+    return _say(rows.done, target)
+
+
+def _say(notes: dict[str, dict], target: Path) -> int:
+    """What was found and what was not; 1 where a file could not be read."""
+    unreadable = [source for source, note in notes.items() if "unreadable" in note]
+    without = [source for source, note in notes.items() if not note["faces"] and source not in unreadable]
+    print(f"{sum(note['faces'] for note in notes.values()):,} faces in {len(notes):,} files: {target}")
+    for what, names in (("No face in", without), ("Not readable", unreadable)):
+        if names:
+            more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+            print(f"{what} {len(names):,}: {', '.join(names[:10])}{more}")
+    for source, note in notes.items():
+        if numbers := note["broken"]:
+            more = " ..." if len(numbers) > 10 else ""
+            print(f"{source}: {len(numbers):,} broken frames left out: {', '.join(map(str, numbers[:10]))}{more}")
+    return 1 if unreadable else 0
+
+
+def sources_in(files: list[str]) -> list[Path]:
+    """The pictures and videos that are named or lie in folders that are, each once, in the order of their names within
+    a folder. `ValueError` for a file that is neither and for folders without any."""
+    found: dict[Path, None] = {}
+    for name in files:
+        path = Path(name)
+        if path.is_dir():
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGES | VIDEOS and p.is_file()]
+            inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+            if not inside:
+                raise ValueError(f"There is no picture and no video in {name}.")
+            found |= dict.fromkeys(inside)
+        elif not path.exists():
+            raise FileNotFoundError(f"There is no file {name!r} (working directory {Path.cwd()}).")
+        elif path.suffix.lower() not in IMAGES | VIDEOS:
+            raise ValueError(
+                f"{name} is no picture ({', '.join(RASTER_FORMATS)}) and no video, as far as its name says."
+            )
+        else:
+            found[path] = None
+    return list(found)
+
+
+def _pipeline_of(model: str | None, device: str | None, faces: str, face_detector: str):
+    """The pipeline; `ValueError` where the model or the detector is none."""
+    from transformers import pipeline
+
+    detector: Any = face_detector
+    if face_detector != "default":
+        detector = _callable_named(face_detector)
+    where = {"device": device} if device else {}
+    try:
+        return pipeline("soft-fer", model=model or str(BUNDLED_MODEL), faces=faces, face_detector=detector, **where)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--model {model} is no folder with a model, and not to be had from the Hub: {reason}"
+        ) from error
+
+
+def _callable_named(name: str):
+    module, _, attribute = name.partition(":")
+    try:
+        sys.path.insert(0, os.getcwd())
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f'--face_detector is "default" or MODULE:NAME of a callable, not {name!r} ({error}).'
+        ) from error
+    finally:
+        sys.path.pop(0)
+
+
+def _rows_of_picture(source: Path, fer, batch_size: int, annotate: str | None) -> Iterator[dict]:
+    image = load_rgb(source)
+    answers = fer(image, batch_size=batch_size)
+    answers = answers if isinstance(answers, list) else [answers]
+    if annotate:
+        out = Path(annotate) / f"{_name_of(source)}.jpg"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        annotated(image, answers).save(out, quality=92)
+    for number, answer in enumerate(answers):
+        yield row_of(source, None, None, answer | {"face": number})
+
+
+def _rows_of_video(
+    source: Path, fer, every: int, smoothing: float, batch_size: int, broken: Broken, annotate: str | None
+) -> Iterator[dict]:
+    frames = predict_video(source, fer, every, smoothing, batch_size, broken)
+    with contextlib.ExitStack() as stack:
+        if annotate:  # the video is read once more: kept, its pictures would fill the memory
+            pictures = read_frames(source)
+            write = stack.enter_context(video_writer(Path(annotate) / f"{_name_of(source)}.mp4", source))
+        for frame in frames:
+            if annotate:
+                write(annotated(next(pictures).image, frame["faces"]))
+            for answer in frame["faces"]:
+                yield row_of(source, frame["frame"], frame["time"], answer)
+
+
+def _name_of(source: Path) -> str:
+    """A file name of its own for each of several folders' files: the path with its separators made dashes."""
+    return "-".join(part for part in source.with_suffix("").parts if part not in ("/", "..", "."))
