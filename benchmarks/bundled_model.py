@@ -28,7 +28,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification, pipeline
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
-from affectnet_plus.modeling import BUNDLED_MODEL
+from affectnet_plus.modeling import BUNDLED_MODEL, FACE_MARGIN
 from affectnet_plus.training.arguments import DataArguments
 from affectnet_plus.training.faces import Split, load_split
 from affectnet_plus.training.metrics.evaluation import measure
@@ -42,6 +42,7 @@ RECIPE = {
     "backbone": "test_resnet",
     "image_size": 48,
     "upscale": 2,
+    "face_margin": FACE_MARGIN,  # measured by face_detection.py
     "num_train_epochs": 85,
     "learning_rate": 6e-3,
     "warmup_steps": 0.1,
@@ -60,10 +61,9 @@ pixels, grey, found by web search for emotional words and cut out by a detector.
 "unknown" or "not a face" were not learned from. 264 of the validation faces stand in the training set byte for byte
 (measured without them, too), and this recipe was chosen on these validation faces.
 
-What it cannot do: it has seen few faces of disgust (0.6 %) and contempt (0.6 %) and finds few of them. It wants an
-upright face crop with little around it, finds no faces itself, and sees no more of a photograph than 48 x 48 grey
-pixels. FER2013 does not say who is shown: how its figures differ with age, gender or skin has not been measured. Do not
-decide about people by it."""
+What it cannot do: it has seen few faces of disgust (0.6 %) and contempt (0.6 %) and finds few of them. It wants
+upright faces with little around them, and sees no more of each than 48 x 48 grey pixels. FER2013 does not say who is
+shown: how its figures differ with age, gender or skin has not been measured. Do not decide about people by it."""
 FIGURES = ("accuracy", "macro_f1", "js_divergence", "kl", "ece", "mae", "spearman", "top2", "recall", "intervals")
 
 
@@ -138,7 +138,7 @@ def measure_bundled(model_dir: Path, report: Path, split: Split, unseen: np.ndar
     result = json.loads((report / "metrics.json").read_text())
     scores = np.array(pq.read_table(report / "predictions.parquet")["soft_label"].to_pylist())[unseen]
     of_unseen = measure(scores, np.empty((len(unseen), 0)), split.select(unseen), split.soft_labels[unseen])
-    fer = pipeline("soft-fer", model=str(model_dir), device="cpu")
+    fer = pipeline("soft-fer", faces="crop", model=str(model_dir), device="cpu")
     pixel_values = torch.stack([fer.preprocess(split.image(row))["pixel_values"][0] for row in range(TIMED)])
     with torch.no_grad():
         network = milliseconds(lambda row: fer.model(pixel_values[row : row + 1]))

@@ -56,7 +56,7 @@ def main():
         for split in data:
             data[split].select_columns(["image", "label"]).to_parquet(parquet / f"{split}.parquet")
         train(["--dataset_name", parquet, "--output_dir", model, *flags])
-        answers = pipeline("soft-fer", model=str(model))(rows["validation"], batch_size=32)
+        answers = pipeline("soft-fer", faces="crop", model=str(model))(rows["validation"], batch_size=32)
         scores = np.array([list(answer["soft_label"].values()) for answer in answers])
         aurocs = {e: round(roc_auc_score(dominant == i, scores[:, i]), 4) for i, e in enumerate(EXPRESSIONS)}
         result["auroc"][name] = {"mean": round(np.mean(list(aurocs.values())), 4), **aurocs}

@@ -73,6 +73,8 @@ OF_NETWORKS = {
 OF_BUNDLED = OF_NETWORKS | {"mae": ("MAE", min), "spearman": ("Spearman", max), "top2": ("top-2", max)}
 SINGLE = {  # measured once; what a missing one would say
     "bundled_model": "the bundled model beside the network of `fer`",
+    "compounds": "whether compounds name the pair of expressions that a drawn face shows",
+    "face_detection": "face detectors beside each other, and the bundled model on faces found beside crops",
     "ebc_on_synthetic": "AUROC of an EBC on the synthetic release, beside one trained on shuffled labels",
     "synthetic_faces": "whether a face detector finds the drawn faces, and how fast they are drawn",
     "dataset_against_peers": "speed of the dataset beside `imagefolder` and a plain PyTorch dataset",

@@ -37,7 +37,7 @@ _OURS = {
 }
 COMPOUNDS = {frozenset(pair): name for pair, name in (_BASIC | _OURS).items()}
 PREVAILS = 2.0
-COMPOUND_THRESHOLD = 0.2  # of the distribution, chosen on a synthetic release (benchmarks/compounds.py)
+COMPOUND_THRESHOLD = 0.2  # of the distribution, see benchmarks/compounds.py
 
 
 def compound_of(distribution: Mapping[str, float], threshold: float = COMPOUND_THRESHOLD) -> str | None:

