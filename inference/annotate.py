@@ -66,7 +66,8 @@ def video_writer(out: Path, like: Path) -> Iterator[Callable[[Image.Image], None
         rate = there.streams.video[0].average_rate or Fraction(25)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}")
-    with av.open(str(beside), "w", format="mp4") as container:
+    with contextlib.ExitStack() as stack, av.open(str(beside), "w", format="mp4") as container:
+        stack.callback(beside.unlink, missing_ok=True)  # where it does not become whole
         stream = container.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=rate)
         stream.pix_fmt = "yuv420p"
 
@@ -81,4 +82,5 @@ def video_writer(out: Path, like: Path) -> Iterator[Callable[[Image.Image], None
         yield write
         for packet in stream.encode():
             container.mux(packet)
-    beside.replace(out)
+        container.close()
+        beside.replace(out)

@@ -20,22 +20,9 @@ from .video import Broken, check_settings, predict_video, read_frames
 
 IMAGES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 VIDEOS = {
-    ".3gp",
-    ".avi",
-    ".flv",
-    ".m2ts",
-    ".m4v",
-    ".mkv",
-    ".mov",
-    ".mp4",
-    ".mpeg",
-    ".mpg",
-    ".mts",
-    ".ogv",
-    ".ts",
-    ".vob",
-}
-VIDEOS |= {".webm", ".wmv"}
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob",
+    ".webm", ".wmv",
+}  # fmt: skip
 
 
 def predict(
@@ -59,12 +46,13 @@ def predict(
             dot; the same command goes on from there, file by file.
         model: folder or Hub id of one of our models; None for the bundled one.
         device: "cpu", "cuda:0" ...; None for the best there is.
-        faces: "detect", or "crop" where pictures are face crops.
+        faces: "detect", or "crop" where pictures are face crops; faces in videos are always found.
         face_detector: "default", or MODULE:NAME of a callable (see `SoftFerPipeline`).
         every: frames from one detection to the next in videos.
         smoothing: of scores over the frames of videos.
         batch_size: faces that the network sees at a time.
-        annotate: a folder for the pictures and videos with boxes and bars; None for none.
+        annotate: a folder for the pictures and videos with boxes and bars, by the names of the files with .jpg or .mp4
+            after them; None for none.
         plot: FILE.html for the timelines of videos, with a FILE.png beside it; None for none.
 
     Returns:
@@ -82,23 +70,24 @@ def predict(
         raise ValueError(f"--plot {plot} does not end in .html; a .png is written beside it.")
     check_settings(every, smoothing)
     sources = sources_in(files)
-    videos = [source for source in sources if source.suffix.lower() in VIDEOS]
-    if plot and not videos:
+    if plot and not any(map(_is_video, sources)):
         raise ValueError("--plot draws timelines of videos, and there is no video among these files.")
     fer = _pipeline_of(model, device, faces, face_detector)
-    settings = {"model": model, "faces": faces, "face_detector": face_detector, "every": every, "smoothing": smoothing}
+    settings: dict[str, Any] = {"model": model, "faces": faces, "face_detector": face_detector}
+    settings |= {"every": every, "smoothing": smoothing, "annotate": annotate}
     target.parent.mkdir(parents=True, exist_ok=True)
     journal = target.with_name(f".{target.name}.unfinished")
     with Journal(journal, settings) as rows:
-        for source in tqdm(sources, unit="file", disable=None):
+        for source, name in tqdm(sources.items(), unit="file", disable=None):
+            drawn = Path(annotate) / name if annotate else None
             if str(source) in rows.done:
                 continue
             found, note, broken = 0, {}, Broken()
             try:
-                if source in videos:
-                    of_file = _rows_of_video(source, fer, every, smoothing, batch_size, broken, annotate)
+                if _is_video(source):
+                    of_file = _rows_of_video(source, fer, every, smoothing, batch_size, broken, drawn)
                 else:
-                    of_file = _rows_of_picture(source, fer, batch_size, annotate)
+                    of_file = _rows_of_picture(source, fer, batch_size, drawn)
                 for row in of_file:
                     rows.write(row)
                     found += 1
@@ -130,10 +119,11 @@ def _say(notes: dict[str, dict], target: Path) -> int:
     return 1 if unreadable else 0
 
 
-def sources_in(files: list[str]) -> list[Path]:
+def sources_in(files: list[str]) -> dict[Path, Path]:
     """The pictures and videos that are named or lie in folders that are, each once, in the order of their names within
-    a folder. `ValueError` for a file that is neither and for folders without any."""
-    found: dict[Path, None] = {}
+    a folder; and what to call what is drawn of each, no two alike. `ValueError` for a file that is neither and for
+    folders without any."""
+    found: dict[Path, Path] = {}
     for name in files:
         path = Path(name)
         if path.is_dir():
@@ -141,7 +131,7 @@ def sources_in(files: list[str]) -> list[Path]:
             inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
             if not inside:
                 raise ValueError(f"There is no picture and no video in {name}.")
-            found |= dict.fromkeys(inside)
+            found |= {p: p.relative_to(path) for p in inside if p not in found}
         elif not path.exists():
             raise FileNotFoundError(f"There is no file {name!r} (working directory {Path.cwd()}).")
         elif path.suffix.lower() not in IMAGES | VIDEOS:
@@ -149,8 +139,16 @@ def sources_in(files: list[str]) -> list[Path]:
                 f"{name} is no picture ({', '.join(RASTER_FORMATS)}) and no video, as far as its name says."
             )
         else:
-            found[path] = None
-    return list(found)
+            found.setdefault(path, Path(path.name))
+    taken: dict[Path, int] = {}
+    for path, drawn in found.items():
+        number = taken[drawn] = taken.get(drawn, 0) + 1
+        found[path] = drawn if number == 1 else drawn.with_name(f"{number}-{drawn.name}")
+    return found
+
+
+def _is_video(source: Path) -> bool:
+    return source.suffix.lower() in VIDEOS
 
 
 def _pipeline_of(model: str | None, device: str | None, faces: str, face_detector: str):
@@ -183,33 +181,27 @@ def _callable_named(name: str):
         sys.path.pop(0)
 
 
-def _rows_of_picture(source: Path, fer, batch_size: int, annotate: str | None) -> Iterator[dict]:
+def _rows_of_picture(source: Path, fer, batch_size: int, drawn: Path | None) -> Iterator[dict]:
     image = load_rgb(source)
     answers = fer(image, batch_size=batch_size)
     answers = answers if isinstance(answers, list) else [answers]
-    if annotate:
-        out = Path(annotate) / f"{_name_of(source)}.jpg"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        annotated(image, answers).save(out, quality=92)
+    if drawn:
+        drawn.parent.mkdir(parents=True, exist_ok=True)
+        annotated(image, answers).save(drawn.with_name(f"{drawn.name}.jpg"), quality=92)
     for number, answer in enumerate(answers):
         yield row_of(source, None, None, answer | {"face": number})
 
 
 def _rows_of_video(
-    source: Path, fer, every: int, smoothing: float, batch_size: int, broken: Broken, annotate: str | None
+    source: Path, fer, every: int, smoothing: float, batch_size: int, broken: Broken, drawn: Path | None
 ) -> Iterator[dict]:
     frames = predict_video(source, fer, every, smoothing, batch_size, broken)
     with contextlib.ExitStack() as stack:
-        if annotate:  # the video is read once more: kept, its pictures would fill the memory
+        if drawn:  # the video is read once more: kept, its pictures would fill the memory
             pictures = read_frames(source)
-            write = stack.enter_context(video_writer(Path(annotate) / f"{_name_of(source)}.mp4", source))
+            write = stack.enter_context(video_writer(drawn.with_name(f"{drawn.name}.mp4"), source))
         for frame in frames:
-            if annotate:
+            if drawn:
                 write(annotated(next(pictures).image, frame["faces"]))
             for answer in frame["faces"]:
                 yield row_of(source, frame["frame"], frame["time"], answer)
-
-
-def _name_of(source: Path) -> str:
-    """A file name of its own for each of several folders' files: the path with its separators made dashes."""
-    return "-".join(part for part in source.with_suffix("").parts if part not in ("/", "..", "."))

@@ -178,9 +178,9 @@ def test_a_row_for_each_face(folder, tmp_path, capsys):
     assert tables["jsonl"][1]["soft_label"]["happy"] == pytest.approx(walk[0]["score_happy"])
     assert float(tables["csv"][1]["share_happy"]) == pytest.approx(walk[0]["share_happy"], abs=1e-5)
     assert tables["parquet"][0]["frame"] is None and walk[3]["frame"] == 3
-    pictures = sorted(path.name.rpartition("-")[2] for path in (tmp_path / "seen").iterdir())
-    assert pictures == ["cat.jpg", "person.jpg", "walk.mp4"]
-    (clip,) = (tmp_path / "seen").glob("*.mp4")
+    pictures = sorted(str(path.relative_to(tmp_path / "seen")) for path in (tmp_path / "seen").rglob("*.*"))
+    assert pictures == ["inside/cat.jpg.jpg", "inside/person.png.jpg", "walk.mp4.mp4"]
+    clip = tmp_path / "seen/walk.mp4.mp4"
     drawn, plain = (list(read_frames(file)) for file in (clip, folder / "walk.mp4"))
     assert len(drawn) == FRAMES and drawn[3].image.shape == plain[3].image.shape
     changed = [np.abs(a.image.astype(int) - b.image).mean() for a, b in zip(drawn, plain, strict=True)]
