@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import queue
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from PIL import Image
 
 from affectnet_plus.modeling import crop_face, find_faces
 
+_PARTS_AHEAD = 2
 SAME_FACE = 0.3  # least overlap (intersection over union) of a face's boxes in two detections
 
 
@@ -65,7 +68,8 @@ def predict_video(
         ValueError: no video, no picture in it, or not one frame that can be read; or an argument that cannot be.
     """
     check_settings(every, smoothing)
-    return _answered(_tracked(read_frames(source, broken), fer.face_detector, every), fer, smoothing, batch_size)
+    tracked = _tracked(read_frames(source, broken), fer.face_detector, every)
+    return _answered(_ahead(_parts(tracked, fer, batch_size), _PARTS_AHEAD), fer, smoothing, batch_size)
 
 
 def check_settings(every: int, smoothing: float) -> None:
@@ -201,27 +205,76 @@ def _overlap(box: dict, other: dict) -> float:
     return inside / (box["width"] * box["height"] + other["width"] * other["height"] - inside)
 
 
-def _answered(tracked: Iterator, fer, smoothing: float, batch_size: int) -> Iterator[dict[str, Any]]:
-    """Frames with the answers to their faces, so many faces at a time."""
-    earlier: dict[int, dict[str, torch.Tensor]] = {}  # of the faces in the frame before
-    while True:
-        frames: list[tuple[int, float | None, list[dict]]] = []
-        crops: list[Image.Image] = []
-        while len(crops) < batch_size and len(frames) < 8 * batch_size and (one := next(tracked, None)) is not None:
-            frame, faces = one
-            image = Image.fromarray(frame.image)
-            crops += [crop_face(image, face, **fer.framing) for face in faces]
-            frames.append((frame.number, frame.time, faces))
-        if not frames:
-            return
-        outputs, sides = fer.outputs_of(crops, batch_size), iter([min(crop.size) for crop in crops])
-        for number, time, faces in frames:
+class _Part(NamedTuple):
+    """Some frames in a row, and what the network is to see of them."""
+
+    frames: list[tuple[int, float | None, list[dict]]]
+    prepared: list[tuple[torch.Tensor, int]]
+
+
+def _parts(tracked: Iterator, fer, batch_size: int) -> Iterator[_Part]:
+    """Of at least so many faces, or of many frames where few faces are."""
+    part = _Part([], [])
+    for frame, faces in tracked:
+        image = Image.fromarray(frame.image)
+        part.prepared.extend(fer.prepare([crop_face(image, face, **fer.framing) for face in faces]))
+        part.frames.append((frame.number, frame.time, faces))
+        if len(part.prepared) >= batch_size or len(part.frames) >= 8 * batch_size:
+            yield part
+            part = _Part([], [])
+    if part.frames:
+        yield part
+
+
+def _answered(parts: Iterator[_Part], fer, smoothing: float, batch_size: int) -> Iterator[dict[str, Any]]:
+    """Frames with the answers to their faces."""
+    before: dict[int, dict[str, torch.Tensor]] = {}  # of the faces in the last frame
+    for part in parts:
+        outputs = fer.outputs_of([pixel_values for pixel_values, _ in part.prepared], batch_size)
+        sides = iter([side for _, side in part.prepared])
+        for number, time, faces in part.frames:
             answers, now = [], {}
             for face in faces:
                 output = next(outputs)
-                if smoothing and (past := earlier.get(face["face"])):
+                if smoothing and (past := before.get(face["face"])):
                     output = {key: smoothing * past[key] + (1 - smoothing) * value for key, value in output.items()}
                 now[face["face"]] = output
                 answers.append(fer.answer(output, next(sides)) | face)
-            earlier = now
+            before = now
             yield {"frame": number, "time": time, "faces": answers}
+
+
+def _ahead(items: Iterator[_Part], number: int) -> Iterator[_Part]:
+    """The same, made by a thread that is so many ahead of whoever takes them: decoding and detection of the next part
+    go on while the network sees the last."""
+    made: queue.Queue = queue.Queue(maxsize=number)
+    unwanted = threading.Event()
+
+    def make() -> None:
+        try:
+            for item in items:
+                _put(made, item, unwanted)
+                if unwanted.is_set():
+                    return
+            _put(made, None, unwanted)
+        except BaseException as error:  # goes on where it is noticed
+            _put(made, error, unwanted)
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        while (item := made.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        unwanted.set()
+        thread.join()
+
+
+def _put(made: queue.Queue, item, unwanted: threading.Event) -> None:
+    while not unwanted.is_set():
+        try:
+            return made.put(item, timeout=0.1)
+        except queue.Full:
+            pass

@@ -1,17 +1,19 @@
 """The `soft-fer` pipeline: a photograph or a face crop in, soft labels out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, Dataset, StackDataset
+from torch.utils.data import DataLoader, StackDataset
 from transformers import Pipeline
 from transformers.pipelines.pt_utils import KeyDataset, PipelineDataset, PipelineIterator
 
 from .compounds import COMPOUND_THRESHOLD, compound_of
 from .face_detection import FACE_MARGIN, FACES, FaceDetector, crop_face, detector_of, find_faces
 from .image_loading import load_rgb, undecoded
+
+_FACES_OF_ONE_IMAGE = 32  # that the network sees at a time
 
 
 class SoftFerPipeline(Pipeline):
@@ -122,14 +124,15 @@ class SoftFerPipeline(Pipeline):
         return self.model.config.framing or {"margin": FACE_MARGIN, "aligned": False}
 
     def run_single(self, inputs, preprocess_params, forward_params, postprocess_params):
-        return next(
-            self._answers([self.preprocess(inputs, **preprocess_params)], 1, forward_params, postprocess_params)
-        )
+        image = self.preprocess(inputs, **preprocess_params)
+        return next(self._answers([image], _FACES_OF_ONE_IMAGE, forward_params, postprocess_params))
 
     def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
         """As transformers', but for images whose faces are several, or none."""
-        of_items = isinstance(inputs, (list, Dataset))
-        prepared = (PipelineDataset if of_items else PipelineIterator)(inputs, self.preprocess, preprocess_params)
+        if isinstance(inputs, Sized):
+            prepared = PipelineDataset(inputs, self.preprocess, preprocess_params)
+        else:  # each worker would go through all of it
+            prepared, num_workers = PipelineIterator(inputs, self.preprocess, preprocess_params), min(num_workers, 1)
         loader = DataLoader(prepared, batch_size=batch_size, num_workers=num_workers, collate_fn=list)
         return (
             answer
@@ -148,12 +151,12 @@ class SoftFerPipeline(Pipeline):
             inputs = inputs["image"]
         image = load_rgb(inputs, timeout)
         if faces == "crop":
-            return {"crops": self._prepared([image]), "faces": None}
+            return {"crops": self.prepare([image]), "faces": None}
         found = find_faces(face_detector or self.face_detector, image)
-        return {"crops": self._prepared([crop_face(image, face, **self.framing) for face in found]), "faces": found}
+        return {"crops": self.prepare([crop_face(image, face, **self.framing) for face in found]), "faces": found}
 
-    def _prepared(self, crops: list) -> list[tuple[torch.Tensor, int]]:
-        """Of each `pixel_values` (1, 3, size, size), and its shorter side in pixels."""
+    def prepare(self, crops: list) -> list[tuple[torch.Tensor, int]]:
+        """Of each face crop (a PIL image) `pixel_values` (1, 3, size, size), and its shorter side in pixels."""
         return [
             (self.image_processor(images=crop, return_tensors="pt")["pixel_values"].to(self.dtype), min(crop.size))
             for crop in crops
@@ -180,10 +183,10 @@ class SoftFerPipeline(Pipeline):
             "low_resolution": side < self.model.config.image_size / 2
         }
 
-    def outputs_of(self, crops: list, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
-        """What the network gives for face crops (PIL images), in their order: `logits` and, if it has them,
-        `valence_arousal`. For those who do something to them before they are answers, as `predict_video` does."""
-        return self._outputs([pixels for pixels, _ in self._prepared(crops)], batch_size, self._forward_params)
+    def outputs_of(self, pixel_values: list[torch.Tensor], batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
+        """What the network gives for prepared crops, in their order: `logits` and, if it has them, `valence_arousal`.
+        For those who do something to them before they are answers, as `predict_video` does."""
+        return self._outputs(pixel_values, batch_size, self._forward_params)
 
     def answer(self, output: dict[str, torch.Tensor], side: int) -> dict[str, Any]:
         """The answer to one of `outputs_of`, whose crop has a shorter side of so many pixels."""

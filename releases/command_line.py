@@ -114,7 +114,7 @@ def _add_predict(commands) -> None:
     )
     command.add_argument("--device", metavar="D", help="cpu, cuda:0 ... (default: the best there is)")
     command.add_argument(
-        "--faces", choices=("detect", "crop"), default="detect", help="find faces, or pictures are faces"
+        "--faces", choices=("detect", "crop"), default="detect", help="in pictures: find faces, or they are crops"
     )
     command.add_argument(
         "--face_detector", metavar="F", default="default", help="default, or MODULE:NAME of a callable"
