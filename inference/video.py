@@ -53,7 +53,7 @@ def predict_video(
 
     Args:
         source: a video file, the number of a camera, or upright RGB frames (H, W, 3) of bytes.
-        fer: `pipeline("soft-fer")`, with its detector and thresholds.
+        fer: `pipeline("soft-fer")`, with its detector and thresholds. The detector is called in a thread of its own.
         every: frames from one detection to the next; 1 detects in each.
         smoothing: of a face's scores over its frames, from 0 (none) to below 1: log-odds are `smoothing` times those of
             the frame before and the rest of this one's. Valence and arousal likewise.

