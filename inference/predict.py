@@ -107,7 +107,9 @@ def _say(notes: dict[str, dict], target: Path) -> int:
     """What was found and what was not; 1 where a file could not be read."""
     unreadable = [source for source, note in notes.items() if "unreadable" in note]
     without = [source for source, note in notes.items() if not note["faces"] and source not in unreadable]
-    print(f"{sum(note['faces'] for note in notes.values()):,} faces in {len(notes):,} files: {target}")
+    counts = sum(note["faces"] for note in notes.values()), len(notes)
+    faces, files = (f"{n:,} {what}{'' if n == 1 else 's'}" for n, what in zip(counts, ("face", "file"), strict=True))
+    print(f"{faces} in {files}: {target}")
     for what, names in (("No face in", without), ("Not readable", unreadable)):
         if names:
             more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
