@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from record import RESULTS, write_result
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import COMPOUND_THRESHOLD
+from affectnet_plus.modeling import COMPOUND_THRESHOLD, strongest_pair
 
 PRESENT = 0.3  # true intensity
 THRESHOLDS = (0.1, 0.15, COMPOUND_THRESHOLD, 0.25, 0.3)
@@ -52,14 +52,14 @@ def of_seed(folder: Path) -> dict:
     truth = pq.read_table(folder / "AffectNet+/ground_truth.parquet").to_pandas()
     truth = truth[truth["split"] == "validation"]
     truth = truth.set_index(truth["image_id"].astype(str)).loc[labels["image_id"].astype(str)]
-    true = [pair(row, PRESENT) for row in truth[[f"intensity_{name}" for name in EXPRESSIONS]].to_numpy()]
+    true = pairs(truth[[f"intensity_{name}" for name in EXPRESSIONS]].to_numpy(), PRESENT)
     scores = np.array(labels["soft_label"].tolist())
-    two = np.array([both is not None for both in true])
+    two = np.array([bool(both) for both in true])
     found = {"faces": len(true)}
     for threshold in THRESHOLDS:
-        named = [pair(row, threshold) for row in scores / scores.sum(axis=1, keepdims=True)]
-        right = np.array([both is not None and both == other for both, other in zip(named, true, strict=True)])
-        any_named = np.array([both is not None for both in named])
+        named = pairs(scores / scores.sum(axis=1, keepdims=True), threshold)
+        right = np.array([both == other for both, other in zip(named, true, strict=True)])
+        any_named = np.array([bool(both) for both in named])
         found[threshold] = {
             "two_present": two.mean(),
             "pair_named_where_two": right[two].mean(),
@@ -69,12 +69,8 @@ def of_seed(folder: Path) -> dict:
     return found
 
 
-def pair(values: np.ndarray, threshold: float) -> frozenset | None:
-    """The two highest expressions other than neutral, if both reach the threshold; as `compound_of` has it."""
-    known = dict(zip(EXPRESSIONS, values, strict=True))
-    del known["neutral"]
-    first, second = sorted(known, key=known.get, reverse=True)[:2]
-    return frozenset((first, second)) if known[second] >= threshold else None
+def pairs(rows: np.ndarray, threshold: float) -> list[frozenset]:
+    return [frozenset(strongest_pair(dict(zip(EXPRESSIONS, row, strict=True)), threshold)) for row in rows]
 
 
 if __name__ == "__main__":

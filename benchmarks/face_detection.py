@@ -31,7 +31,7 @@ from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training.arguments import DataArguments
 from affectnet_plus.training.faces import load_split
 
-PEOPLE = {  # middles of the 22 faces, as parts of width and height; looked at, not detected
+PEOPLE = {  # middles of the 22 faces, as parts of width and height: of the default's boxes, each of them looked at
     "sample1.jpg": [(0.82, 0.25), (0.49, 0.43), (0.26, 0.37)],
     "sample2.jpg": [(0.80, 0.20), (0.24, 0.21), (0.51, 0.26)],
     "sample3.jpg": [(0.62, 0.27), (0.36, 0.35), (0.83, 0.32)],

@@ -39,7 +39,7 @@ def annotated(image: Image.Image | np.ndarray, answers: list[dict]) -> Image.Ima
 def _bars(draw, picture, answer: dict, box: tuple, size: int, font) -> None:
     """A panel under the box, or above or upon it where there is no room."""
     shares = answer["distribution"]
-    title = answer["compound"] or answer["label"]
+    title = answer["compound"] or f"{answer['label']} {shares[answer['label']]:.2f}"
     line, name_width = round(1.2 * size), max(draw.textlength(name, font) for name in shares)
     width = max(name_width + 5 * size, draw.textlength(title, font)) + size
     height = line * (len(shares) + 1) + size // 2

@@ -2,6 +2,8 @@
 
 import contextlib
 import importlib
+import importlib.util
+import itertools
 import os
 import sys
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from affectnet_plus.modeling.files import RASTER_FORMATS
 from .annotate import annotated, video_writer
 from .table import FORMATS, Journal, row_of, rows_in, write_table
 from .timeline import write_timeline
-from .video import Broken, check_settings, predict_video, read_frames
+from .video import check_settings, predict_video, read_frames
 
 IMAGES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 VIDEOS = {
@@ -72,6 +74,9 @@ def predict(
     sources = sources_in(files)
     if plot and not any(map(_is_video, sources)):
         raise ValueError("--plot draws timelines of videos, and there is no video among these files.")
+    for module, needed, extra in (("av", any(map(_is_video, sources)), "video"), ("matplotlib", plot, "train")):
+        if needed and importlib.util.find_spec(module) is None:
+            raise ImportError(f'This needs {module}, which is not installed: pip install "affectnet-plus[{extra}]".')
     fer = _pipeline_of(model, device, faces, face_detector)
     settings: dict[str, Any] = {"model": model, "faces": faces, "face_detector": face_detector}
     settings |= {"every": every, "smoothing": smoothing, "annotate": annotate}
@@ -82,7 +87,8 @@ def predict(
             drawn = Path(annotate) / name if annotate else None
             if str(source) in rows.done:
                 continue
-            found, note, broken = 0, {}, Broken()
+            found, note = 0, {}
+            broken: list[int] = []
             try:
                 if _is_video(source):
                     of_file = _rows_of_video(source, fer, every, smoothing, batch_size, broken, drawn)
@@ -95,7 +101,7 @@ def predict(
                 rows.take_back()
                 found, note = 0, {"unreadable": str(error)}
                 tqdm.write(f"affectnet-plus: {error}", file=sys.stderr)
-            rows.finish(source, {"faces": found, "broken": broken.numbers, **note})
+            rows.finish(source, {"faces": found, "broken": broken, **note})
     write_table(journal, target, fer.model.config.expressions)
     if plot:
         write_timeline(rows_in(journal), Path(plot), fer.model.config.expressions)
@@ -142,10 +148,11 @@ def sources_in(files: list[str]) -> dict[Path, Path]:
             )
         else:
             found.setdefault(path, Path(path.name))
-    taken: dict[Path, int] = {}
+    taken: set[Path] = set()
     for path, drawn in found.items():
-        number = taken[drawn] = taken.get(drawn, 0) + 1
-        found[path] = drawn if number == 1 else drawn.with_name(f"{number}-{drawn.name}")
+        names = itertools.chain([drawn], (drawn.with_name(f"{number}-{drawn.name}") for number in itertools.count(2)))
+        found[path] = next(name for name in names if name not in taken)
+        taken.add(found[path])
     return found
 
 
@@ -195,7 +202,7 @@ def _rows_of_picture(source: Path, fer, batch_size: int, drawn: Path | None) -> 
 
 
 def _rows_of_video(
-    source: Path, fer, every: int, smoothing: float, batch_size: int, broken: Broken, drawn: Path | None
+    source: Path, fer, every: int, smoothing: float, batch_size: int, broken: list[int], drawn: Path | None
 ) -> Iterator[dict]:
     frames = predict_video(source, fer, every, smoothing, batch_size, broken)
     with contextlib.ExitStack() as stack:

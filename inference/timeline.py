@@ -20,17 +20,10 @@ def write_timeline(rows: Iterable[dict], file: Path, expressions: list[str]) -> 
         rows: of `predict`; those of pictures are left out.
         file: ends in .html.
         expressions: in the order of the areas, from below.
-
-    Raises:
-        ImportError: matplotlib is not there.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "Timelines are drawn by matplotlib, which is not installed: pip install matplotlib."
-        ) from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here, because nothing else needs it
+    from matplotlib.figure import Figure
+
     sums: dict[str, dict[int, np.ndarray]] = {}
     for row in rows:
         if row["time"] is not None:
@@ -61,5 +54,5 @@ def write_timeline(rows: Iterable[dict], file: Path, expressions: list[str]) -> 
     figure.savefig(drawing, format="svg")
     svg = drawing.getvalue()
     pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    page = pages.get_template("timeline.html.jinja").render(svg=svg[svg.index("<svg") :], sources=list(sums))
+    page = pages.get_template("timeline.html.jinja").render(svg=svg[svg.index("<svg") :])
     file.write_text(page, encoding="utf-8")

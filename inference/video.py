@@ -5,7 +5,6 @@ import os
 import queue
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,20 +26,13 @@ class Frame(NamedTuple):
     image: np.ndarray  # (H, W, 3) uint8 RGB, upright
 
 
-@dataclass
-class Broken:
-    """Frames that could not be decoded."""
-
-    numbers: list[int] = field(default_factory=list)
-
-
 def predict_video(
     source: str | os.PathLike | int | Iterable[np.ndarray],
     fer,
     every: int = 5,
     smoothing: float = 0.0,
     batch_size: int = 32,
-    broken: Broken | None = None,
+    broken: list[int] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The faces of each frame of a video, in constant memory however long it is.
 
@@ -58,7 +50,7 @@ def predict_video(
         smoothing: of a face's scores over its frames, from 0 (none) to below 1: log-odds are `smoothing` times those of
             the frame before and the rest of this one's. Valence and arousal likewise.
         batch_size: faces that the network sees at a time.
-        broken: if given, takes the numbers of frames that could not be decoded; they are left out.
+        broken: a list that takes the numbers of frames that could not be decoded, which are left out.
 
     Yields:
         Per frame `frame` (number), `time` (seconds; None of plain frames) and `faces`: the pipeline's answers, each
@@ -80,10 +72,10 @@ def check_settings(every: int, smoothing: float) -> None:
         raise ValueError(f"smoothing is from 0 (none) to below 1, not {smoothing}.")
 
 
-def read_frames(source, broken: Broken | None = None) -> Iterator[Frame]:
+def read_frames(source, broken: list[int] | None = None) -> Iterator[Frame]:
     """Frames of a video file, a camera or an iterable; see `predict_video`. What is no video is said before the first
     is read."""
-    broken = Broken() if broken is None else broken
+    broken = [] if broken is None else broken
     if isinstance(source, (str, os.PathLike)):
         frames = _of_file(os.fspath(source), broken)
     elif isinstance(source, int):
@@ -97,7 +89,7 @@ def read_frames(source, broken: Broken | None = None) -> Iterator[Frame]:
     return itertools.chain([first], frames)
 
 
-def _of_file(name: str, broken: Broken) -> Iterator[Frame]:
+def _of_file(name: str, broken: list[int]) -> Iterator[Frame]:
     try:
         import av
     except ImportError as error:
@@ -120,12 +112,12 @@ def _of_file(name: str, broken: Broken) -> Iterator[Frame]:
             try:
                 decoded = packet.decode()
             except av.FFmpegError:
-                broken.numbers.append(number)
+                broken.append(number)
                 number += 1
                 continue
             for frame in decoded:
                 if frame.is_corrupt:
-                    broken.numbers.append(number)
+                    broken.append(number)
                 else:
                     start = frame.time if start is None else start
                     seconds = None if frame.time is None else round(frame.time - (start or 0.0), 6)

@@ -14,7 +14,7 @@ from .backbone import (
     network_inputs,
     pretrained_normalization,
 )
-from .compounds import COMPOUND_THRESHOLD, COMPOUNDS, compound_of
+from .compounds import COMPOUND_THRESHOLD, COMPOUNDS, compound_of, strongest_pair
 from .configuration_au import ACTION_UNITS, PROTOTYPES, AUConfig
 from .configuration_ebc import EBCConfig
 from .configuration_fused import FusedConfig
@@ -84,5 +84,6 @@ __all__ = [
     "open_rgb",
     "pretrained_normalization",
     "soft_fer_loss",
+    "strongest_pair",
     "under_present_names",
 ]

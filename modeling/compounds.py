@@ -51,10 +51,14 @@ def compound_of(distribution: Mapping[str, float], threshold: float = COMPOUND_T
         One of the fifteen names of Du, Tao and Martinez (2014), or of nine of our own (pairs with contempt or that they
         leave out); None where fewer than two are present.
     """
-    shares = {name: share for name, share in distribution.items() if name != "neutral"}
-    first, second = sorted(shares, key=lambda name: shares[name], reverse=True)[:2] if len(shares) > 1 else ("", "")
-    if not first or shares[second] < threshold:
-        return None
-    if shares[first] >= PREVAILS * shares[second] and (first, second) in _PREVAILING:
-        return _PREVAILING[first, second]
-    return COMPOUNDS.get(frozenset((first, second)))
+    pair = strongest_pair(distribution, threshold)
+    if pair in _PREVAILING and distribution[pair[0]] >= PREVAILS * distribution[pair[1]]:
+        return _PREVAILING[pair]
+    return COMPOUNDS.get(frozenset(pair))
+
+
+def strongest_pair(distribution: Mapping[str, float], threshold: float) -> tuple[str, ...]:
+    """The two strongest expressions other than neutral, the stronger first; () where not both reach the threshold."""
+    ranked = sorted((name for name in distribution if name != "neutral"), key=lambda name: -distribution[name])
+    present = tuple(name for name in ranked[:2] if distribution[name] >= threshold)
+    return present if len(present) == 2 else ()

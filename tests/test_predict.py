@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import pipeline
 
 from affectnet_plus.inference import predict_video
-from affectnet_plus.inference.video import Broken, read_frames
+from affectnet_plus.inference.video import read_frames
 from affectnet_plus.modeling import BUNDLED_MODEL
 from affectnet_plus.releases.command_line import main
 
@@ -134,10 +134,10 @@ def test_broken_frames_are_counted_and_the_rest_is_read(folder, tmp_path):
     for position, size in packets[8:10]:
         content[position : position + size] = bytes(size)
     (tmp_path / "scratched.mp4").write_bytes(content)
-    broken = Broken()
+    broken: list[int] = []
     numbers = [frame.number for frame in read_frames(tmp_path / "scratched.mp4", broken)]
-    assert broken.numbers and not set(broken.numbers) & set(numbers)
-    assert sorted({*broken.numbers, *numbers}) == list(range(FRAMES)) and len(numbers) >= FRAMES - 4
+    assert broken and not set(broken) & set(numbers)
+    assert sorted({*broken, *numbers}) == list(range(FRAMES)) and len(numbers) >= FRAMES - 4
 
 
 @pytest.mark.parametrize(
@@ -211,6 +211,28 @@ def test_killed_it_goes_on(folder, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert [Path(row["source"]).name for row in rows] == [f"{number:02}.png" for number in range(16)]
     assert predict(tmp_path, "--output", tmp_path / "rows.jsonl") == 2  # nothing is overwritten
+
+
+def test_what_is_drawn_of_two_files_never_has_one_name(folder, tmp_path):
+    for name in ("a/face.png", "b/face.png", "c/2-face.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes((folder / "inside/person.png").read_bytes())
+    words = [tmp_path / "c", tmp_path / "a", tmp_path / "b/face.png"]
+    assert predict(*words, "--output", tmp_path / "rows.csv", "--annotate", tmp_path / "seen") == 0
+    assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == [
+        "2-face.png.jpg",
+        "3-face.png.jpg",
+        "face.png.jpg",
+    ]
+
+
+def test_what_is_missing_for_a_video_is_said_before_any_work(folder, tmp_path, monkeypatch, capsys):
+    for module in ("av", "matplotlib"):
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, module, None)
+            words = [folder, "--output", tmp_path / "rows.csv", "--plot", tmp_path / "time.html"]
+            assert predict(*words) == 2 and f"needs {module}, which is not installed" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

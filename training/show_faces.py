@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import pipeline
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import BUNDLED_MODEL, FACES, crop_face, load_rgb
+from affectnet_plus.modeling import BUNDLED_MODEL, FACES, crop_face, find_faces, load_rgb
 from affectnet_plus.training.arguments import DataArguments, exit_with_error, no_model, parse_arguments
 from affectnet_plus.training.faces import known_truth, load_split
 from affectnet_plus.training.reports import figures
@@ -97,7 +97,7 @@ def faces_in(images: list[str], fer, faces: str) -> tuple[list[Image.Image], lis
         return pictures, [Path(path).name for path in images]
     crops, titles = [], []
     for path, picture in zip(images, pictures, strict=True):
-        found = fer(picture, faces="detect")
+        found = find_faces(fer.face_detector, picture)
         if not found:
             print(f"{path}: no face found; --faces crop takes it as one.")
         for number, face in enumerate(found, start=1):
