@@ -18,6 +18,7 @@ This file has the columns (`features`), the configurations and the builder. How 
 
 import functools
 import importlib
+import importlib.util
 import os
 import warnings
 from dataclasses import dataclass
@@ -299,4 +300,5 @@ def _make_models_known(_) -> None:
 
 @wrapt.when_imported("transformers.pipelines")
 def _make_task_known(_) -> None:
-    importlib.import_module("affectnet_plus.modeling.register_task")
+    if importlib.util.find_spec("torch") is not None:
+        importlib.import_module("affectnet_plus.modeling.register_task")

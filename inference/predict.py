@@ -1,10 +1,8 @@
 """`affectnet-plus predict`: pictures, folders and videos in, a table with a row for each face out."""
 
 import contextlib
-import importlib
 import importlib.util
 import itertools
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +10,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from affectnet_plus.modeling import BUNDLED_MODEL, load_rgb
+from affectnet_plus.modeling import load_rgb
 from affectnet_plus.modeling.files import RASTER_FORMATS
 
 from .annotate import annotated, video_writer
+from .loading import pipeline_of
 from .table import FORMATS, Journal, row_of, rows_in, write_table
 from .timeline import write_timeline
 from .video import check_settings, predict_video, read_frames
@@ -46,7 +45,7 @@ def predict(
         files: pictures, videos, and folders of them.
         output: FILE.jsonl, .csv or .parquet. Until it is whole, rows lie in a file beside it whose name begins with a
             dot; the same command goes on from there, file by file.
-        model: folder or Hub id of one of our models; None for the bundled one.
+        model: folder or Hub id of one of our models, or a file of `export-onnx`; None for the bundled one.
         device: "cpu", "cuda:0" ...; None for the best there is.
         faces: "detect", or "crop" where pictures are face crops; faces in videos are always found.
         face_detector: "default", or MODULE:NAME of a callable (see `SoftFerPipeline`).
@@ -77,7 +76,7 @@ def predict(
     for module, needed, extra in (("av", any(map(_is_video, sources)), "video"), ("matplotlib", plot, "train")):
         if needed and importlib.util.find_spec(module) is None:
             raise ImportError(f'This needs {module}, which is not installed: pip install "affectnet-plus[{extra}]".')
-    fer = _pipeline_of(model, device, faces, face_detector)
+    fer = pipeline_of(model, device, faces, face_detector)
     settings: dict[str, Any] = {"model": model, "faces": faces, "face_detector": face_detector}
     settings |= {"every": every, "smoothing": smoothing, "annotate": annotate}
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -158,36 +157,6 @@ def sources_in(files: list[str]) -> dict[Path, Path]:
 
 def _is_video(source: Path) -> bool:
     return source.suffix.lower() in VIDEOS
-
-
-def _pipeline_of(model: str | None, device: str | None, faces: str, face_detector: str):
-    """The pipeline; `ValueError` where the model or the detector is none."""
-    from transformers import pipeline
-
-    detector: Any = face_detector
-    if face_detector != "default":
-        detector = _callable_named(face_detector)
-    where = {"device": device} if device else {}
-    try:
-        return pipeline("soft-fer", model=model or str(BUNDLED_MODEL), faces=faces, face_detector=detector, **where)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"--model {model} is no folder with a model, and not to be had from the Hub: {reason}"
-        ) from error
-
-
-def _callable_named(name: str):
-    module, _, attribute = name.partition(":")
-    try:
-        sys.path.insert(0, os.getcwd())
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f'--face_detector is "default" or MODULE:NAME of a callable, not {name!r} ({error}).'
-        ) from error
-    finally:
-        sys.path.pop(0)
 
 
 def _rows_of_picture(source: Path, fer, batch_size: int, drawn: Path | None) -> Iterator[dict]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from affectnet_plus.modeling import crop_face, find_faces
@@ -201,7 +200,7 @@ class _Part(NamedTuple):
     """Some frames in a row, and what the network is to see of them."""
 
     frames: list[tuple[int, float | None, list[dict]]]
-    prepared: list[tuple[torch.Tensor, int]]
+    prepared: list[tuple[np.ndarray, int]]
 
 
 def _parts(tracked: Iterator, fer, batch_size: int) -> Iterator[_Part]:
@@ -220,7 +219,7 @@ def _parts(tracked: Iterator, fer, batch_size: int) -> Iterator[_Part]:
 
 def _answered(parts: Iterator[_Part], fer, smoothing: float, batch_size: int) -> Iterator[dict[str, Any]]:
     """Frames with the answers to their faces."""
-    before: dict[int, dict[str, torch.Tensor]] = {}  # of the faces in the last frame
+    before: dict[int, dict[str, np.ndarray]] = {}  # of the faces in the last frame
     for part in parts:
         outputs = fer.outputs_of([pixel_values for pixel_values, _ in part.prepared], batch_size)
         sides = iter([side for _, side in part.prepared])

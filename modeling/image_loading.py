@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import requests
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .files import MOST_IMAGE_BYTES, RASTER_FORMATS, read_regular_file
@@ -26,7 +25,7 @@ def load_rgb(image, timeout: float | None = None) -> Image.Image:
 
     Raises `FileNotFoundError`, `TypeError` or `ImageError` with the name of the image and what was expected.
     """
-    if isinstance(image, (np.ndarray, torch.Tensor)):
+    if isinstance(image, np.ndarray) or _is_tensor(image):
         return _array_to_rgb(image)
     if isinstance(image, Image.Image):
         if image.format in ("EPS", "WMF"):  # not drawn before it is asked for its pixels
@@ -100,8 +99,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _is_tensor(image) -> bool:
+    return type(image).__module__ == "torch" and hasattr(image, "detach")  # without importing PyTorch
+
+
 def _array_to_rgb(array) -> Image.Image:
-    if isinstance(array, torch.Tensor):
+    if _is_tensor(array):
         array = (array.float() if array.is_floating_point() else array).detach().cpu().numpy()
         if array.ndim == 3 and array.shape[-1] not in (1, 3, 4):
             array = np.moveaxis(array, 0, -1)

@@ -3,10 +3,13 @@ affectnet_plus`): before that, our pipeline's base class is not there."""
 
 from pathlib import Path
 
-from transformers import AutoModelForImageClassification
+import wrapt
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .modeling_onnx import OnnxConfig
 from .pipeline_soft_fer import SoftFerPipeline
+from .soft_label_model import image_processor_for
 
 PIPELINE_REGISTRY.register_pipeline(
     "soft-fer",
@@ -17,3 +20,23 @@ PIPELINE_REGISTRY.register_pipeline(
 )
 _impl = SoftFerPipeline._registered_impl  # goes into the config of a saved pipeline: no path of this machine
 _impl["soft-fer"] = {key: value for key, value in _impl["soft-fer"].items() if key != "default"}
+
+
+# `pipeline("soft-fer", model="model.onnx")` asks these two classes what the file is, as it does of every model.
+def _config(wrapped, _, args, kwargs):
+    name = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+    if not str(name).endswith(".onnx"):
+        return wrapped(*args, **kwargs)
+    config = OnnxConfig.from_onnx(name)
+    return (config, {}) if kwargs.get("return_unused_kwargs") else config
+
+
+def _image_processor(wrapped, _, args, kwargs):
+    name = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+    if not str(name).endswith(".onnx"):
+        return wrapped(*args, **kwargs)
+    return image_processor_for(OnnxConfig.from_onnx(name))
+
+
+wrapt.wrap_function_wrapper(AutoConfig, "from_pretrained", _config)
+wrapt.wrap_function_wrapper(AutoImageProcessor, "from_pretrained", _image_processor)
