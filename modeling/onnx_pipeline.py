@@ -1,7 +1,5 @@
 """Models as ONNX files: `soft-fer` by ONNX Runtime, without PyTorch."""
 
-import importlib
-import importlib.util
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -15,6 +13,7 @@ import numpy as np
 from .face_detection import FaceDetector, detector_of
 from .face_pipeline import FACES_OF_ONE_IMAGE, FacePipeline, settings_of
 from .image_loading import undecoded
+from .onnx_session import onnx_session
 
 
 @dataclass
@@ -48,23 +47,10 @@ class OnnxNetwork:
     """
 
     def __init__(self, file: str | os.PathLike, device: Any = None):
-        if importlib.util.find_spec("onnxruntime") is None:
-            raise ImportError(
-                'Running ONNX files needs onnxruntime, which is not installed: pip install "affectnet-plus[onnx]".'
-            )
-        onnxruntime = importlib.import_module("onnxruntime")  # by name, as a pushed model's code shall not ask for it
         file = os.fspath(file)
         if not Path(file).is_file():
             raise FileNotFoundError(f"There is no file {file!r} (working directory {Path.cwd()}).")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the CPU to decoding, detection
-        providers = _providers_for(device, onnxruntime.get_available_providers())
-        try:
-            self.session = onnxruntime.InferenceSession(file, options, providers=providers)
-        except Exception as error:  # of a dozen types of its own
-            reason = str(error).splitlines()[0][:200]
-            raise ValueError(f"{file} is no ONNX file that ONNX Runtime can read: {reason}") from error
+        self.session = onnx_session(file, device)
         said = self.session.get_modelmeta().custom_metadata_map
         try:
             self.config = OnnxSettings(**{name: json.loads(said[name]) for name in _IN_METADATA}, name_or_path=file)
@@ -76,21 +62,6 @@ class OnnxNetwork:
 
     def __call__(self, pixel_values: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(self.outputs, self.session.run(None, {"pixel_values": pixel_values}), strict=True))
-
-
-def _providers_for(device: Any, available: list[str]) -> list:
-    kind, _, number = str(device or "").partition(":")
-    if kind == "cpu":
-        return ["CPUExecutionProvider"]
-    if kind == "cuda":
-        if "CUDAExecutionProvider" not in available:
-            raise ValueError(
-                f"ONNX Runtime has no CUDA here, only {', '.join(available)}: pip install onnxruntime-gpu."
-            )
-        return [("CUDAExecutionProvider", {"device_id": number or "0"}), "CPUExecutionProvider"]
-    if kind:
-        raise ValueError(f'A device of ONNX Runtime is "cpu" or "cuda:N", not {device!r}.')
-    return [name for name in available if name in ("CUDAExecutionProvider", "CPUExecutionProvider")]
 
 
 class OnnxPipeline(FacePipeline):

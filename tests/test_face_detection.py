@@ -2,7 +2,8 @@
 
 import pickle
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 
 import datasets
 import numpy as np
@@ -148,8 +149,8 @@ def test_a_detector_of_ones_own(two):
         fer(two, faces="all")
 
 
-def test_threads_share_a_detector(two):
-    """As video does, whose faces are found in a thread of its own; and workers get a copy."""
+def test_threads_and_processes_share_a_detector(two):
+    """As video does, whose faces are found in a thread of its own, and workers."""
     detector = CenterFaceDetector()
     small, large = np.asarray(two.resize((512, 300))), np.asarray(two)
     expected = {picture.shape: [face["box"] for face in detector(picture)] for picture in (small, large)}
@@ -157,6 +158,8 @@ def test_threads_share_a_detector(two):
     with ThreadPoolExecutor(4) as threads:
         for picture, found in zip([small, large] * 4, threads.map(detector, [small, large] * 4), strict=True):
             assert np.allclose([face["box"] for face in found], expected[picture.shape])
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as forked:  # as workers of a DataLoader are
+        assert np.allclose([face["box"] for face in forked.submit(detector, large).result(60)], expected[large.shape])
     copy = pickle.loads(pickle.dumps(CenterFaceDetector(max_size=256, threshold=0.6)))
     assert (copy.max_size, copy.threshold) == (256, 0.6) and len(copy(small)) == 2
 

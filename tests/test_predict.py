@@ -69,6 +69,15 @@ def folder(tmp_path_factory):
     return folder
 
 
+def overlap(box: dict, other: dict) -> float:
+    """Intersection over union."""
+    left, top = max(box["x"], other["x"]), max(box["y"], other["y"])
+    right = min(box["x"] + box["width"], other["x"] + other["width"])
+    bottom = min(box["y"] + box["height"], other["y"] + other["height"])
+    inside = max(0, right - left) * max(0, bottom - top)
+    return inside / (box["width"] * box["height"] + other["width"] * other["height"] - inside)
+
+
 def predict(*words) -> int:
     with pytest.raises(SystemExit) as end:
         main(["predict", *map(str, words)])
@@ -105,6 +114,34 @@ def test_frames_are_read_as_they_come(fer):
     (photograph,) = fer(skimage.data.astronaut()[:240, 60:380])
     assert first[0]["faces"][0]["soft_label"] == pytest.approx(photograph["soft_label"], abs=1e-5)
     assert first[0]["faces"][0]["box"] == photograph["box"]
+
+
+def test_most_detections_look_at_a_shrunken_frame_and_no_face_is_missed(fer):
+    """A small face that comes in is found when the frame is looked at as it is, a second later at most."""
+    person = Image.fromarray(skimage.data.astronaut()).crop((60, 0, 380, 240))
+    looked_at = []
+
+    def detector(image):
+        looked_at.append(image.shape[:2])
+        return fer.face_detector(image)
+
+    def film():
+        for number in range(50):
+            picture = Image.new("RGB", (640, 240), (90, 110, 130))
+            picture.paste(person, (0, 0))
+            if number >= 25:
+                picture.paste(person.resize((107, 80)), (480, 80))
+            yield np.asarray(picture)
+
+    frames = list(predict_video(film(), pipeline("soft-fer", model=str(BUNDLED_MODEL), face_detector=detector)))
+    whole = [size == (240, 640) for size in looked_at]
+    assert whole == [True, False, False, False, False] * 2 and max(map(max, looked_at[1:5])) < 250
+    assert [len(frame["faces"]) for frame in frames] == [1] * 25 + [2] * 25
+    (still,) = fer(person)
+    for frame in frames:
+        assert overlap(frame["faces"][0]["box"], still["box"]) > 0.75 and frame["faces"][0]["label"] == "happy"
+    gone = [*film()][30:32] + [np.zeros((240, 640, 3), np.uint8)] * 5
+    assert [len(frame["faces"]) for frame in predict_video(iter(gone), fer, every=1)] == [2, 2, 0, 0, 0, 0, 0]
 
 
 def test_smoothing_is_the_exponential_mean_of_log_odds(fer):
