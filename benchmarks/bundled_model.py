@@ -28,7 +28,8 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForImageClassification, pipeline
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
-from affectnet_plus.modeling import BUNDLED_MODEL, FACE_MARGIN
+from affectnet_plus.inference.export_onnx import export_onnx
+from affectnet_plus.modeling import BUNDLED_MODEL, BUNDLED_ONNX, FACE_MARGIN
 from affectnet_plus.training.arguments import DataArguments
 from affectnet_plus.training.faces import Split, load_split
 from affectnet_plus.training.metrics.evaluation import measure
@@ -128,6 +129,8 @@ def pack(folder: Path, model_dir: Path) -> None:
     config.dtype = torch.float32
     config.save_pretrained(model_dir)
     shutil.copy(folder / "training.log", model_dir)
+    (onnx_file := model_dir / BUNDLED_ONNX.name).unlink(missing_ok=True)
+    export_onnx(str(model_dir), str(onnx_file))
 
 
 def pixels_of(split: Split) -> list[bytes]:
