@@ -14,7 +14,7 @@ GENDERS = ("female", "male")
 ETHNICITIES = ("asian", "indian", "black", "white", "middle_eastern", "latino_hispanic")
 ANGLES = ("yaw", "pitch", "roll")
 
-# What other datasets call the eight; case, spaces, hyphens and underscores do not matter.
+# What other datasets call the eight; case, spaces, hyphens, underscores and a number before it do not matter.
 SYNONYMS = {
     "neutral": ("neutrality", "natural", "no emotion"),
     "happy": ("happiness", "joy", "joyful"),
@@ -134,8 +134,22 @@ def _order(order: str | Sequence[str]) -> list[int]:
     return match_expressions(order)
 
 
+def label_names(order: Sequence[str]) -> list[str]:
+    """The names that a flag's words mean: those of one of `LABEL_ORDERS`, or the words themselves.
+
+    `label_names(["raf-db"])` begins with "surprise". Raises `ValueError` for one word that is no order.
+    """
+    if len(order) != 1:
+        match_expressions(order)
+        return list(order)
+    name = order[0].lower().replace("fer+", "ferplus")
+    if name not in LABEL_ORDERS:
+        raise ValueError(f"No label order is called {order[0]!r}. Known are {listed(LABEL_ORDERS)}.")
+    return list(LABEL_ORDERS[name])
+
+
 def _letters(name) -> str:
-    return re.sub(r"[\s_-]", "", str(name).lower())
+    return re.sub(r"^\d+[\s_.-]*(?=\D)|[\s_-]", "", str(name).lower())  # "7_contempt" and "No Emotion", too
 
 
 def listed(names: Iterable, most: int = 12) -> str:

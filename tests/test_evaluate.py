@@ -181,8 +181,8 @@ def test_two_expressions_are_enough_and_the_card_says_which(faces, tmp_path):
 def test_model_of_somebody_else_stands_in_the_same_table(theirs, faces, report):
     args = ["--data_dir", faces / "AffectNet+", "--model", theirs, "--output_dir", "theirs", "--num_faces", 0]
     said = train(*args, script="evaluate_model.py", cwd=faces, expect=2)
-    assert "LABEL_0" in said and "--label_order" in said
-    train(*args, "--label_order", "fer2013", script="evaluate_model.py", cwd=faces)
+    assert "LABEL_0" in said and "--model_label_order" in said
+    train(*args, "--model_label_order", "fer2013", script="evaluate_model.py", cwd=faces)
     result = json.loads((faces / "theirs/metrics.json").read_text())
     assert result["expressions_not_known_to_the_model"] == ["contempt"]
     assert result.keys() == json.loads((report / "metrics.json").read_text()).keys()
@@ -212,7 +212,7 @@ def test_figures_go_into_the_card_and_stay_when_it_is_saved_again(faces, theirs,
         assert data.eval_results[0].dataset_split == "validation"
         assert data.eval_results[0].dataset_name == f"synthetic AffectNet+, {result['rows']} faces"
     said = train(
-        *args, "--model", theirs, "--label_order", "fer2013", "--output_dir", "no", script="evaluate_model.py",
+        *args, "--model", theirs, "--model_label_order", "fer2013", "--output_dir", "no", script="evaluate_model.py",
         cwd=tmp_path, expect=2,
     )  # fmt: skip
     assert "--update_card is for a folder of one of our models" in said
@@ -221,8 +221,8 @@ def test_figures_go_into_the_card_and_stay_when_it_is_saved_again(faces, theirs,
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--label_order", "happy", "sad"], "has 2 names"),
-        (["--label_order", "alphabetical"], "names its classes itself: neutral, happy"),
+        (["--model_label_order", "happy", "sad"], "has 2 names"),
+        (["--model_label_order", "alphabetical"], "names its classes itself: neutral, happy"),
         (["--num_faces", "-1"], "--num_faces is at least 0"),
         (["--model", "nowhere"], "--model nowhere is no folder with a model"),
         (["--eval_split_name", "test"], "no split 'test'"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from affectnet_plus import EXPRESSIONS, GENDERS
+from affectnet_plus import EXPRESSIONS, GENDERS, LABEL_ORDERS, match_expressions
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training.arguments import DataArguments
 from affectnet_plus.training.faces import PermutationSampler, Split, images_in, known_truth, load_split
@@ -78,6 +78,90 @@ def test_columns_in_another_order_or_range_are_noticed(tmp_path):
     assert np.isnan(valence[::2]).all() and (valence[1::2] == 0.5).all() and np.isnan(arousal).all()
     with pytest.raises(ValueError, match="in another order than the class names"):
         load(np.eye(8)[[EXPRESSIONS.index(names[label]) for label in labels]])  # in AffectNet's
+
+
+RAF_DB = ["surprise", "fear", "disgust", "happy", "sad", "anger", "neutral"]
+
+
+def folders_of(root: Path, names: list[str], of_each: int = 2) -> DataArguments:
+    """An image folder whose grey levels tell the classes, which are called so."""
+    for number, name in enumerate(names):
+        (root / "train" / name).mkdir(parents=True)
+        for copy in range(of_each):
+            Image.new("L", (8, 8), 20 * number + copy).save(root / "train" / name / f"{number}-{copy}.png")
+    return DataArguments(dataset_name=str(root))
+
+
+def classes_of(split: Split) -> dict[int, str]:
+    """By the number of the folder that a face lies in."""
+    return {int(name.split("-")[0]): EXPRESSIONS[label] for name, label in zip(split.names, split.labels, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("folders", "order", "expected"),
+    [
+        ([str(n) for n in range(8)], ["affectnet"], EXPRESSIONS),
+        ([str(n) for n in range(1, 8)], ["raf-db"], RAF_DB),
+        ([str(n) for n in range(7)], ["RAF-DB"], RAF_DB),
+        (["1", "3", "7"], ["raf-db"], ["surprise", "disgust", "neutral"]),
+        (["0", "1"], ["fer+"], ["neutral", "happy"]),
+        (["0", "1", "2"], ["joy", "sadness", "anger"], ["happy", "sad", "anger"]),
+        ([f"{n}_{name}" for n, name in enumerate(EXPRESSIONS)], [], EXPRESSIONS),
+        (["1. Happiness", "2-sad", "3anger"], [], ["happy", "sad", "anger"]),
+    ],
+)
+def test_folders_that_are_numbers(tmp_path, folders, order, expected):
+    args = folders_of(tmp_path, folders)
+    args.label_order = order
+    assert classes_of(load_split(args, "train")) == dict(enumerate(expected))
+
+
+@pytest.mark.parametrize(
+    ("folders", "order", "says"),
+    [
+        (["0", "1", "2"], [], "'label' numbers its classes.*--label_order.*raf-db"),
+        (["1", "2", "3"], ["affectnet"], "neither from 0 nor from 1.*8 names"),
+        (["0", "8"], ["affectnet"], "go up to 8.*8 names"),
+        (["happy", "sad"], ["affectnet"], "names its classes itself: happy, sad"),
+    ],
+)
+def test_numbers_that_say_nothing_are_refused(tmp_path, folders, order, says):
+    args = folders_of(tmp_path, folders)
+    args.label_order = order
+    with pytest.raises(ValueError, match=says):
+        load_split(args, "train")
+
+
+def test_a_column_of_integers_and_scores_in_an_order(tmp_path):
+    labels = np.arange(16) % 8
+    order = LABEL_ORDERS["alphabetical"]
+
+    def load(flags, **columns):
+        rows = {"image": [Image.new("L", (8, 8))] * 16, "label": labels} | columns
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        data = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+        data.to_parquet(folder / "train-00000-of-00001.parquet")
+        return load_split(DataArguments(dataset_name=str(folder), **flags), "train", with_soft_labels=True)
+
+    ours = np.array(match_expressions(order))[labels]
+    named = load({"label_order": ["alphabetical"]}, soft_label=np.eye(8)[labels])
+    assert (named.labels == ours).all() and (named.soft_labels.argmax(axis=1) == ours).all()
+    words = load({"label_order": ["alphabetical"]}, label=[order[i] for i in labels], soft_label=np.eye(8)[labels])
+    assert (words.labels == ours).all() and (words.soft_labels.argmax(axis=1) == ours).all()
+    from_one = load({"label_order": ["alphabetical"]}, label=labels + 1)
+    assert (from_one.labels == ours).all()
+    with pytest.raises(ValueError, match="in another order"):
+        load({"label_order": ["affectnet"]}, label=[order[i] for i in labels], soft_label=np.eye(8)[labels])
+    with pytest.raises(ValueError, match="has no label in 1 rows, first in 3"):
+        load({"label_order": ["alphabetical"]}, label=np.where(np.arange(16) == 3, -1, labels))
+    with pytest.raises(ValueError, match="'label' holds float64, no class names and no numbers"):
+        load({}, label=labels / 2)
+    for order, says in ((["ferplusplus"], "No label order is called"), (["happy", "glad"], "No expression.*'glad'")):
+        with pytest.raises(ValueError, match=says):
+            DataArguments(dataset_name="X", label_order=order)
+    with pytest.raises(ValueError, match="a release names them"):
+        DataArguments(data_dir="R", label_order=["affectnet"])
 
 
 def test_sampler_continues_where_it_was():

@@ -5,7 +5,7 @@
     accelerate launch training/evaluate_model.py --data_dir R --model someone/fer-vit --output_dir runs/theirs
 
 Takes any of our models, and any image-classification model of the Hub whose classes are expressions: they are matched
-by name, or, where the model only numbers them, by --label_order. Writes metrics.json (figures with 95 % bootstrap
+by name, or, where the model only numbers them, by --model_label_order. Writes metrics.json (figures with 95 % bootstrap
 intervals), predictions.parquet and report.html, which holds faces: keep pages of restricted faces to yourself.
 """
 
@@ -26,6 +26,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
 from affectnet_plus.modeling import BUNDLED_MODEL, CARD_METRICS, SoftLabelModel, model_card
+from affectnet_plus.releases.expressions import label_names
 from affectnet_plus.training.arguments import (
     DataArguments,
     exit_on_broken_image,
@@ -53,10 +54,10 @@ class EvaluationArguments:
             "help": "One of our models, or an image-classification model: folder or Hub id. Default: the bundled model."
         },
     )
-    label_order: list[str] = field(
+    model_label_order: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "For a model that only numbers its classes: their names in order, or one of "
+            "help": "For a --model that only numbers its classes: their names in order, or one of "
             f"{', '.join(LABEL_ORDERS)}."
         },
     )
@@ -255,12 +256,11 @@ def load_model(args) -> tuple[nn.Module, object, list[str]]:
     if args.update_card and not (isinstance(model, SoftLabelModel) and Path(args.model).is_dir()):
         raise ValueError(f"--update_card is for a folder of one of our models, and --model {args.model} is none.")
     names = [config.id2label[i] for i in range(len(config.id2label))]
-    if args.label_order:
-        order = args.label_order
-        names = list(LABEL_ORDERS[order[0]]) if len(order) == 1 and order[0] in LABEL_ORDERS else list(order)
+    if args.model_label_order:
+        names = label_names(args.model_label_order)
         if len(names) != len(config.id2label):
             raise ValueError(
-                f"--label_order has {len(names)} names ({', '.join(names)}), {args.model} has "
+                f"--model_label_order has {len(names)} names ({', '.join(names)}), {args.model} has "
                 f"{len(config.id2label)} classes."
             )
     try:
@@ -270,10 +270,10 @@ def load_model(args) -> tuple[nn.Module, object, list[str]]:
     try:
         to_ours = match_expressions(names)
     except ValueError as error:
-        raise ValueError(f"{error} Which classes {args.model} has can be said by --label_order.") from error
+        raise ValueError(f"{error} Which classes {args.model} has can be said by --model_label_order.") from error
     if own and own != to_ours:
         raise ValueError(
-            f"--label_order says {', '.join(names)}, but {args.model} names its classes itself: "
+            f"--model_label_order says {', '.join(names)}, but {args.model} names its classes itself: "
             f"{', '.join(config.id2label.values())}. Leave the flag out."
         )
     independent = isinstance(model, SoftLabelModel) or config.problem_type == "multi_label_classification"

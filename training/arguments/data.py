@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import affectnet_plus
+from affectnet_plus.releases.expressions import label_names
 from affectnet_plus.releases.find import LAYOUTS
 
 
@@ -42,15 +43,30 @@ class DataArguments:
         default="label",
         metadata={"help": "Column that holds the human label. Class names are matched by name, never by index."},
     )
+    label_order: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Of a dataset that only numbers its classes (folders 0 to 7, a column of integers): their names in "
+            f"order, or one of {', '.join(affectnet_plus.LABEL_ORDERS)}. Counted from 0, or from 1 where they are."
+        },
+    )
     soft_label_column_name: str = field(
         default="soft_label",
         metadata={
             "help": "Column that validation is compared with where it exists: scores, one per class name of the label, "
-            "in that order; 'none' for no column. Experts never learn from it; a Soft-FER model does, unless it is "
-            "given other targets."
+            "in that order, or in that of --label_order; 'none' for no column. Experts never learn from it; a Soft-FER "
+            "model does, unless it is given other targets."
         },
     )
     eval_split_name: str = field(default="validation", metadata={"help": "Split to calibrate and measure on."})
+
+    def __post_init__(self):
+        if self.label_order:
+            if not self.dataset_name:
+                raise ValueError(
+                    "--label_order is for a --dataset_name that numbers its classes; a release names them."
+                )
+            label_names(self.label_order)
 
     def release(self) -> tuple[str, str]:
         """The path of the release that is named, and the configuration that reads it."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
+from affectnet_plus.releases.expressions import label_names
 from affectnet_plus.releases.files import RASTER_ENDINGS
 from affectnet_plus.training.faces.split import METADATA, NO_AFFECT, Split, broken_images, without_broken_images
 
@@ -55,9 +57,14 @@ def load_split(args, split: str, max_samples: int | None = None, with_soft_label
     if not len(rows):
         raise ValueError(f"Nothing of {split} is left: the split has no rows, or a flag wants the first 0 of them.")
     _check_column(rows, "label_column_name", args)
-    labels, class_names = _labels(rows, args.label_column_name)
+    labels, class_names = _labels(rows, args)
+    if (missing := np.flatnonzero(labels < 0)).size:
+        raise ValueError(
+            f"Column {args.label_column_name!r} has no label in {missing.size} rows, first in {missing[0]}: leave them "
+            "out."
+        )
     to_ours = np.array(affectnet_plus.match_expressions(class_names))
-    soft_labels = _soft_labels(rows, args, labels, to_ours) if with_soft_labels else None
+    soft_labels = _soft_labels(rows, args, to_ours[labels], to_ours) if with_soft_labels else None
     ids, names = ids[: len(rows)], names[: len(rows)]
     loaded = Split(split, images, to_ours[labels], soft_labels, ids, names, id_source, _metadata(rows))
     return without_broken_images(loaded) if args.dataset_name and args.on_error == "skip" else loaded
@@ -80,17 +87,12 @@ def split_to_label(rows: datasets.Dataset, args) -> Split:
     labels, column = np.full(len(rows), -1), args.label_column_name
     if column != type(args).label_column_name:
         _check_column(rows, "label_column_name", args)
-    feature = rows.features.get(column)
-    if feature is not None:
-        if not isinstance(feature, datasets.ClassLabel) and getattr(feature, "dtype", None) != "string":
-            raise ValueError(f"Column {column!r} holds {feature}, no class names: see --label_column_name.")
-        values = rows[column][:]
-        names = getattr(feature, "names", None) or sorted({value for value in values if value is not None})
-        place = {**{name: i for i, name in enumerate(names)}, **{i: i for i in range(len(names))}}
+    if column in rows.features:
+        indices, names = _labels(rows, args)
         of_name = np.full(len(names) + 1, -1)  # the last: no label
         of_expression = [i for i, name in enumerate(names) if name not in affectnet_plus.CATEGORIES[len(EXPRESSIONS) :]]
         of_name[of_expression] = affectnet_plus.match_expressions([names[i] for i in of_expression])
-        labels = of_name[[place.get(value, -1) for value in values]]
+        labels = of_name[indices]
     images = _images(rows, args)
     split = Split(str(rows.split), images, labels, None, *_ids_and_names(rows, images), _metadata(rows))
     return without_broken_images(split) if args.dataset_name and args.on_error == "skip" else split
@@ -174,36 +176,68 @@ def _ids_and_names(rows: datasets.Dataset, images: datasets.Dataset) -> tuple[np
     return ids, names if all(paths) else ids, source
 
 
-def _labels(rows: datasets.Dataset, column: str) -> tuple[np.ndarray, list[str]]:
-    feature = rows.features[column]
-    values = rows[column][:]
-    if missing := [row for row, value in enumerate(values) if value is None or value == -1]:  # -1: ClassLabel's "none"
+def _labels(rows: datasets.Dataset, args) -> tuple[np.ndarray, list[str]]:
+    """(rows,) indices of class names, -1 where there is no label, and the names."""
+    column, order = args.label_column_name, label_names(args.label_order)
+    feature, values = rows.features[column], rows[column][:]
+    kind = getattr(feature, "dtype", "")
+    if not (isinstance(feature, datasets.ClassLabel) or kind == "string" or kind.startswith(("int", "uint"))):
         raise ValueError(
-            f"Column {column!r} has no label in {len(missing)} rows, first in {missing[0]}: leave them out."
+            f"Column {column!r} holds {kind or feature}, no class names and no numbers of classes: cast it to a "
+            "ClassLabel with names, or name another --label_column_name."
         )
     if isinstance(feature, datasets.ClassLabel):
-        return np.array(values, dtype=int), feature.names
-    if getattr(feature, "dtype", None) == "string":
-        names = sorted(set(values))
-        return np.array([names.index(value) for value in values], dtype=int), names
-    raise ValueError(
-        f"Column {column!r} holds {getattr(feature, 'dtype', feature)} without class names, and an index alone says "
-        "nothing: cast it to a ClassLabel with names, or name another --label_column_name."
-    )
+        names = feature.names
+    else:
+        names = sorted({str(value) for value in values if value not in (None, -1)})
+    place = {name: index for index, name in enumerate(names)}
+    if not isinstance(feature, datasets.ClassLabel):
+        values = [place.get(str(value), -1) for value in values]
+    if all(re.fullmatch("[0-9]+", name) for name in names):
+        names = _names_of_numbers(names, order, column)
+    elif order and isinstance(feature, datasets.ClassLabel):
+        raise ValueError(
+            f"--label_order is for numbers, and column {column!r} names its classes itself: {', '.join(names)}. Leave "
+            "the flag out."
+        )
+    return np.array([-1 if value is None else value for value in values], dtype=int), names
+
+
+def _names_of_numbers(numbers: list[str], order: list[str], column: str) -> list[str]:
+    """Class names of numbers that count in an order, from 0 or from 1: whichever their first or last goes with."""
+    if not order:
+        raise ValueError(
+            f"Column {column!r} numbers its classes ({', '.join(numbers[:12])}), and a number alone says nothing: say "
+            f"by --label_order in which order they count, {', '.join(affectnet_plus.LABEL_ORDERS)} or the names "
+            "themselves."
+        )
+    counted, most = [int(number) for number in numbers], len(order)
+    first = 0 if 0 in counted else 1 if most in counted else None
+    if first is None or max(counted) >= first + most:
+        wrong = "are neither from 0 nor from 1" if first is None else f"go up to {max(counted)}"
+        raise ValueError(
+            f"The numbers in column {column!r} ({', '.join(numbers[:12])}) {wrong}, and --label_order has {most} names "
+            f"({', '.join(order)}): give all names, or cast the column to a ClassLabel with names."
+        )
+    return [order[number - first] for number in counted]
 
 
 def _soft_labels(rows: datasets.Dataset, args, labels: np.ndarray, to_ours: np.ndarray) -> np.ndarray | None:
-    """Scores in the order of the label's class names, reordered with them; `labels` are (rows,)
-    indices of class names. Classes it does not have stay 0."""
+    """(rows, 8) scores, 0 for what they do not have. They come in the order of --label_order or of the label's class
+    names, which are `to_ours`; `labels` are (rows,) in our order."""
     column = args.soft_label_column_name
     if column not in rows.column_names:
         if column not in ("none", type(args).soft_label_column_name):
             _check_column(rows, "soft_label_column_name", args)
         return None
-    if not isinstance(rows.features[args.label_column_name], datasets.ClassLabel):
+    names, order = getattr(rows.features[args.label_column_name], "names", None), label_names(args.label_order)
+    if order:
+        names, to_ours = order, np.array(affectnet_plus.match_expressions(order))
+    if names is None:
         warnings.warn(
             f"The scores in column {column!r} are not read: they have no order, as {args.label_column_name!r} holds "
-            "plain strings. Cast it to a ClassLabel with names in the order of the scores.",
+            "plain strings. Say theirs by --label_order, or cast it to a ClassLabel with names in the order of the "
+            "scores.",
             stacklevel=2,
         )
         return None
@@ -223,16 +257,23 @@ def _soft_labels(rows: datasets.Dataset, args, labels: np.ndarray, to_ours: np.n
             f"Column {column!r} of {rows.split} holds scores that are not from 0 to 1 in {int(wrong.sum())} rows, "
             f"first in {int(wrong.argmax())}: divide counts of votes by their sum, percentages by 100."
         )
-    if len(to_ours) == len(EXPRESSIONS):
-        as_said, as_ours = (np.mean(scores.argmax(axis=1) == to_ours[labels]) for scores in (ours, values))
-        if as_ours > as_said + max(0.1, 3 / np.sqrt(len(rows))):
-            raise ValueError(
-                f"Column {column!r} of {rows.split} looks as if it were in another order than the class names of "
-                f"{args.label_column_name!r} ({', '.join(rows.features[args.label_column_name].names)}): read in "
-                f"theirs, the highest score is the label's in {as_said:.0%} of the rows, read as "
-                f"{', '.join(EXPRESSIONS)} in {as_ours:.0%}. Put the scores into the order of the class names."
-            )
+    shares = {name: _agreement(values, order, labels) for name, order in affectnet_plus.LABEL_ORDERS.items()}
+    better, share = max(shares.items(), key=lambda item: item[1])
+    if share > (said := _agreement(values, names, labels)) + max(0.1, 3 / np.sqrt(len(rows))):
+        raise ValueError(
+            f"Column {column!r} of {rows.split} looks as if it were in another order than the class names of "
+            f"{args.label_column_name!r} or --label_order ({', '.join(names)}): read in theirs, the highest score is "
+            f"the label's in {said:.0%} of the rows, read as {better} "
+            f"({', '.join(affectnet_plus.LABEL_ORDERS[better])}) in {share:.0%}. Put the scores into the order of the class names."
+        )
     return ours
+
+
+def _agreement(scores: np.ndarray, order: list[str], labels: np.ndarray) -> float:
+    """How often the highest score is the label's, if the scores are in this order."""
+    if scores.shape[1] != len(order):
+        return 0.0
+    return float(np.mean(np.array(affectnet_plus.match_expressions(order))[scores.argmax(axis=1)] == labels))
 
 
 def check_enough_rows(
