@@ -26,7 +26,7 @@ def annotated(image: Image.Image | np.ndarray, answers: list[dict], bars: bool =
     """
     picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image.copy()
     draw = ImageDraw.Draw(picture, "RGBA")
-    size = max(9, round(min(picture.size) / 40))
+    size = max(9, round(min(picture.size) / (40 if bars else 25)))
     font = ImageFont.load_default(size)
     for answer in answers:
         box = answer.get("box") or {"x": 0, "y": 0, "width": picture.width - 1, "height": picture.height - 1}

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 from starlette.middleware import Middleware
 
-from affectnet_plus.modeling import BUNDLED_MODEL, COMPOUND_THRESHOLD, HAS_TORCH, crop_face, open_rgb
+from affectnet_plus.modeling import BUNDLED_MODEL, COMPOUND_THRESHOLD, crop_face, open_rgb
 from affectnet_plus.modeling.face_pipeline import FACES_OF_ONE_IMAGE
 from affectnet_plus.releases import __version__
 
@@ -37,8 +37,32 @@ BUNDLED = (
     "The bundled model is small and was trained on FER+, grey faces of 48 pixels. It seldom finds disgust and contempt."
 )
 LIMITS = "Scores describe how faces look to annotators, not what people feel. Do not decide about people by them."
+# Of a Space, which says by GRADIO_SERVER_NAME where to listen.
+_TEMPLATES = {
+    "app.py": '''"""affectnet-plus app, as a Space."""
+
+import os
+from pathlib import Path
+
+from affectnet_plus.inference.app import app
+
+app({named}host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
+''',
+    "requirements.txt": "affectnet-plus[{extras}]=={version}\n",
+    "README.md": """---
+title: Facial expressions
+sdk: gradio
+sdk_version: {gradio}
+app_file: app.py
+---
+
+Finds the faces in a photograph or a video and says how far each of eight expressions is present in them. Written by
+`affectnet-plus app --export`.
+""",
+}
 _SECONDS_KEPT = 3600  # of uploads and what is made of them
 _PORTRAIT = 144  # pixels
+_HEIGHT = "min(380px, 75vw)"
 
 
 class _Seen(NamedTuple):
@@ -49,15 +73,6 @@ class _Seen(NamedTuple):
     faces: list[dict]
     outputs: list[dict]
     sides: list[int]
-
-
-class _Photograph(gr.Image):
-    """Gives the file as it was uploaded: `open_rgb` says what an image is."""
-
-    is_template = True  # drawn as what it is derived from
-
-    def preprocess(self, payload: Any) -> str | None:
-        return payload and payload.path
 
 
 class _OwnAddressOnly:
@@ -116,7 +131,9 @@ def app(
             app_kwargs={"middleware": [Middleware(_OwnAddressOnly)]},
         )  # fmt: skip
         if not _is_loopback(host):
-            print(f"Everybody who reaches this machine can use the page: leave out --host {host} to keep it to yourself.")
+            print(
+                f"Everybody who reaches this machine can use the page: leave out --host {host} to keep it to yourself."
+            )
         print(f"{address} (Ctrl-C ends it)", flush=True)
         page.block_thread()
 
@@ -141,7 +158,7 @@ def build(fer: Any) -> gr.Blocks:
     def word(seen: _Seen | None, threshold: float) -> tuple:
         """The answers of which so much counts as present; the network is not asked again."""
         if seen is None:
-            return tuple(gr.skip() for _ in range(4))
+            return (gr.skip(),) * 4
         if not seen.faces:
             return nothing(f"No face was found in {seen.name}.")
         answers = [
@@ -152,26 +169,31 @@ def build(fer: Any) -> gr.Blocks:
             portrait = io.BytesIO()
             crop_face(seen.image, answer, margin=0.2).resize((_PORTRAIT, _PORTRAIT)).save(portrait, "JPEG")
             answer["portrait"] = base64.b64encode(portrait.getvalue()).decode()
-        picture = gr.Image(annotated(seen.image, answers, bars=False), visible=True)
         said = f"{_count(len(answers), 'face')}, the largest first."
         cards = _html(said=said, faces=answers, threshold=threshold, image_size=fer.model.config.image_size)
         rows = [row_of(Path(seen.name), None, None, answer) for answer in answers]
         with Journal(_new_folder() / "rows", {}) as journal:
             for row in rows:
                 journal.write(row)
-        return picture, cards, *_tables(journal.path, expressions)
+        return annotated(seen.image, answers, bars=False), cards, *_tables(journal.path, expressions)
 
     def watch(
-        file: str | None, every: float, smoothing: float, draw: bool, progress: gr.Progress = gr.Progress()  # noqa: B008
+        file: str | None,
+        every: float,
+        smoothing: float,
+        draw: bool,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> tuple:
         if file is None:
             return nothing("Choose a video first.")
-        source, folder, broken, faces, frames = Path(file), _new_folder(), [], set(), 0
+        source, folder, frames, total = Path(file), _new_folder(), 0, 0
+        broken: list[int] = []
+        faces: set[int] = set()
         drawn = folder / f"{source.stem}-faces.mp4" if draw else None
         try:
             with Journal(folder / "rows", {}) as journal:
                 for rows in rows_of_video(source, fer, int(every), smoothing, FACES_OF_ONE_IMAGE, broken, drawn):
-                    total = frames_in(source) if not frames else total
+                    total = total or frames_in(source)
                     frames += 1
                     progress((frames, max(total, frames)), unit="frames")
                     for row in rows:
@@ -186,37 +208,39 @@ def build(fer: Any) -> gr.Blocks:
             return nothing(said)
         write_timeline(rows_in(journal.path), folder / "timeline.html", expressions)
         timeline = base64.b64encode((folder / "timeline.png").read_bytes()).decode()
-        return gr.Video(drawn, visible=draw), _html(said=said, timeline=timeline), *_tables(journal.path, expressions)
+        return drawn, _html(said=said, timeline=timeline), *_tables(journal.path, expressions)
 
     with gr.Blocks(title="affectnet-plus", analytics_enabled=False, delete_cache=(600, _SECONDS_KEPT)) as page:
-        gr.Markdown("# How much of each expression?\nEvery face gets eight scores, not one label.", elem_classes="title")
+        gr.Markdown(
+            "# How much of each expression?\nEvery face gets eight scores, not one label.", elem_classes="title"
+        )
         with gr.Tab("Photograph"):
             with gr.Row():
                 with gr.Column():
-                    photograph = _Photograph(
-                        label="Photograph", sources=["upload", "webcam", "clipboard"], height=380, buttons=[]
+                    photograph = gr.Image(
+                        label="Photograph", sources=["upload", "webcam", "clipboard"], height=_HEIGHT, buttons=[]
                     )
+                    # The file as it was uploaded: `open_rgb` says what an image is.
+                    photograph.preprocess = lambda payload: payload and payload.path  # type: ignore[method-assign]
                     threshold = gr.Slider(
                         0.05, 0.95, COMPOUND_THRESHOLD, step=0.05, label="Present from",
                         info="An expression with this score counts as present; two such make a compound.",
                     )  # fmt: skip
                 with gr.Column():
                     picture = gr.Image(
-                        label="Found", height=380, format="jpeg", interactive=False, visible=False,
+                        label="Found", height=_HEIGHT, format="jpeg", interactive=False,
                         buttons=["download", "fullscreen"],
                     )  # fmt: skip
             cards = gr.HTML()
             tables = _table_buttons()
             seen = gr.State(time_to_live=_SECONDS_KEPT)
             shown = [picture, cards, *tables]
-            photograph.change(look, [photograph, threshold], [seen, *shown], show_progress_on=cards)
+            photograph.input(look, [photograph, threshold], [seen, *shown], show_progress_on=cards)
             threshold.change(word, [seen, threshold], shown, show_progress="hidden", trigger_mode="always_last")
         with gr.Tab("Video"):
             with gr.Row():
                 with gr.Column():
-                    video = gr.Video(label="Video", sources=["upload", "webcam"], height=380, buttons=[])
-                    go = gr.Button("Look at it", variant="primary")
-                with gr.Column():
+                    video = gr.Video(label="Video", sources=["upload", "webcam"], height=_HEIGHT, buttons=[])
                     every = gr.Slider(
                         1, 30, 5, step=1, label="Detect in every n-th frame", info="In between, boxes move evenly."
                     )
@@ -224,12 +248,12 @@ def build(fer: Any) -> gr.Blocks:
                         0, 0.95, 0.5, step=0.05, label="Smoothing", info="The weight of the frame before; 0 for none."
                     )
                     draw = gr.Checkbox(True, label="Draw boxes and bars into the video (takes longer)")
-            moving = gr.Video(label="Found", height=480, interactive=False, visible=False, buttons=["download"])
+                    go = gr.Button("Find the faces", variant="primary")
+                with gr.Column():
+                    moving = gr.Video(label="Found", height=_HEIGHT, interactive=False, buttons=["download"])
             timeline = gr.HTML()
             tables = _table_buttons()
-            go.click(
-                watch, [video, every, smoothing, draw], [moving, timeline, *tables], show_progress_on=timeline
-            )
+            go.click(watch, [video, every, smoothing, draw], [moving, timeline, *tables], show_progress_on=timeline)
         name = fer.model.config.name_or_path
         bundled = Path(name).is_relative_to(BUNDLED_MODEL)
         about = BUNDLED if bundled else f"The model is {Path(name).name}."
@@ -240,7 +264,7 @@ def build(fer: Any) -> gr.Blocks:
 def nothing(said: str) -> tuple:
     """A sentence in place of a picture, cards and tables."""
     hidden = gr.DownloadButton(visible=False)
-    return gr.update(value=None, visible=False), _html(said=said) if said else "", hidden, hidden
+    return None, _html(said=said), hidden, hidden
 
 
 def _html(**what: Any) -> str:
@@ -259,7 +283,7 @@ def _new_folder() -> Path:
 
 def _table_buttons() -> list[gr.DownloadButton]:
     with gr.Row():
-        return [gr.DownloadButton(f"Rows as {kind}", visible=False, size="md") for kind in ("CSV", "JSON lines")]
+        return [gr.DownloadButton(f"Rows as {kind}", visible=False, size="md") for kind in ("CSV", "JSONL")]
 
 
 def _tables(journal: Path, expressions: list[str]) -> list[gr.DownloadButton]:
@@ -271,13 +295,14 @@ def _tables(journal: Path, expressions: list[str]) -> list[gr.DownloadButton]:
 
 def _theme() -> gr.themes.Base:
     """Fonts that are there already."""
-    return gr.themes.Default(
+    theme = gr.themes.Default(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
+    return theme.set(body_text_color_subdued="*neutral_600", block_info_text_color="*neutral_600")
 
 
 def _is_loopback(host: str) -> bool:
-    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    return ipaddress.ip_address(socket.getaddrinfo(host, None)[0][4][0]).is_loopback
 
 
 def _check_address(host: str, port: int | None) -> None:
@@ -289,3 +314,27 @@ def _check_address(host: str, port: int | None) -> None:
             f"--host {host} --port {port or 'not given'} cannot be listened on ({error}): name another port, or leave "
             "both out."
         ) from error
+
+
+def _export(folder: Path, model: str | None) -> None:
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"--export {folder} is there already: name a folder that is new or empty.")
+    fer = pipeline_of(model, "cpu")  # a model that cannot be loaded is said here, not on the Hub
+    folder.mkdir(parents=True, exist_ok=True)
+    named, extras = "", "app"
+    if model is not None and model.endswith(".onnx"):
+        shutil.copy(model, folder / "model.onnx")
+        named = 'model=str(Path(__file__).with_name("model.onnx")), '
+    elif model is not None:
+        extras = "app,torch"
+        named = f"model={model!r}, "
+        if Path(model).is_dir():
+            fer.model.save_pretrained(folder / "model")
+            named = 'model=str(Path(__file__).with_name("model")), '
+    texts = {"named": named, "extras": extras, "version": __version__, "gradio": gr.__version__}
+    for name in ("app.py", "requirements.txt", "README.md"):
+        (folder / name).write_text(_TEMPLATES[name].format(**texts), encoding="utf-8")
+    print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    print(f"python {folder / 'app.py'} starts it here, hf upload NAME {folder} --repo-type space on the Hub.")
+    if named:
+        print("Weights trained on AffectNet may fall under its licence: keep such a Space private.")
