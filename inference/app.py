@@ -221,7 +221,7 @@ def build(fer: Any) -> gr.Blocks:
                         label="Photograph", sources=["upload", "webcam", "clipboard"], height=_HEIGHT, buttons=[]
                     )
                     # The file as it was uploaded: `open_rgb` says what an image is.
-                    photograph.preprocess = lambda payload: payload and payload.path  # type: ignore[method-assign]
+                    photograph.preprocess = lambda payload: payload and payload.path  # type: ignore
                     threshold = gr.Slider(
                         0.05, 0.95, COMPOUND_THRESHOLD, step=0.05, label="Present from",
                         info="An expression with this score counts as present; two such make a compound.",

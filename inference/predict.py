@@ -91,11 +91,10 @@ def predict(
             broken: list[int] = []
             try:
                 if _is_video(source):
-                    frames = rows_of_video(source, fer, every, smoothing, batch_size, broken, drawn)
-                    of_file = itertools.chain.from_iterable(frames)
+                    of_file = rows_of_video(source, fer, every, smoothing, batch_size, broken, drawn)
                 else:
-                    of_file = _rows_of_picture(source, fer, batch_size, drawn)
-                for row in of_file:
+                    of_file = iter([_rows_of_picture(source, fer, batch_size, drawn)])
+                for row in itertools.chain.from_iterable(of_file):
                     rows.write(row)
                     found += 1
             except (ValueError, OSError) as error:
@@ -161,15 +160,14 @@ def _is_video(source: Path) -> bool:
     return source.suffix.lower() in VIDEOS
 
 
-def _rows_of_picture(source: Path, fer, batch_size: int, drawn: Path | None) -> Iterator[dict]:
+def _rows_of_picture(source: Path, fer, batch_size: int, drawn: Path | None) -> list[dict]:
     image = load_rgb(source)
     answers = fer(image, batch_size=batch_size)
     answers = answers if isinstance(answers, list) else [answers]
     if drawn:
         drawn.parent.mkdir(parents=True, exist_ok=True)
         annotated(image, answers).save(drawn, quality=92)
-    for number, answer in enumerate(answers):
-        yield row_of(source, None, None, answer | {"face": number})
+    return [row_of(source, None, None, answer | {"face": number}) for number, answer in enumerate(answers)]
 
 
 def rows_of_video(
