@@ -33,8 +33,11 @@ POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'"
 )
+TITLE = """# How much of each expression?
+Every face gets eight scores, not one label, as in [AffectNet+](https://arxiv.org/abs/2410.22506)."""
 BUNDLED = (
-    "The bundled model is small and was trained on FER+, grey faces of 48 pixels. It seldom finds disgust and contempt."
+    "The bundled model is small and was trained on [FER+](https://github.com/microsoft/FERPlus), grey faces of 48 "
+    "pixels. It seldom finds disgust and contempt."
 )
 LIMITS = "Scores describe how faces look to annotators, not what people feel. Do not decide about people by them."
 # Of a Space, which says by GRADIO_SERVER_NAME where to listen.
@@ -211,9 +214,7 @@ def build(fer: Any) -> gr.Blocks:
         return drawn, _html(said=said, timeline=timeline), *_tables(journal.path, expressions)
 
     with gr.Blocks(title="affectnet-plus", analytics_enabled=False, delete_cache=(600, _SECONDS_KEPT)) as page:
-        gr.Markdown(
-            "# How much of each expression?\nEvery face gets eight scores, not one label.", elem_classes="title"
-        )
+        gr.Markdown(TITLE, elem_classes="title")
         with gr.Tab("Photograph"):
             with gr.Row():
                 with gr.Column():
@@ -240,7 +241,9 @@ def build(fer: Any) -> gr.Blocks:
         with gr.Tab("Video"):
             with gr.Row():
                 with gr.Column():
-                    video = gr.Video(label="Video", sources=["upload", "webcam"], height=_HEIGHT, buttons=[])
+                    video = gr.Video(
+                        label="Video", sources=["upload", "webcam"], height=_HEIGHT, buttons=[], elem_classes="asked"
+                    )
                     every = gr.Slider(
                         1, 30, 5, step=1, label="Detect in every n-th frame", info="In between, boxes move evenly."
                     )
