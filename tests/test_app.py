@@ -133,10 +133,12 @@ def page(server, chromium):
 
 def give(page, file: Path) -> None:
     room = page.get_by_role("tabpanel")
-    if not room.locator("input[type=file]").count():
-        room.get_by_role("button", name="Clear").click()
+    place, clear = room.locator("input[type=file]"), room.get_by_role("button", name="Clear")
+    place.or_(clear).first.wait_for(state="attached")
+    if not place.count():
+        clear.click()
     with page.expect_response(re.compile("/upload")):
-        room.locator("input[type=file]").set_input_files(file)
+        place.set_input_files(file)
     page.wait_for_timeout(1000)  # until the page knows what has become of it
 
 
