@@ -16,32 +16,33 @@ COLORS = {
 OTHER = "#bbbbbb"
 
 
-def annotated(image: Image.Image | np.ndarray, answers: list[dict]) -> Image.Image:
+def annotated(image: Image.Image | np.ndarray, answers: list[dict], bars: bool = True) -> Image.Image:
     """A copy of the picture in which each face has a box, its label or compound, and the bars of its distribution.
 
     Args:
         image: RGB.
         answers: the pipeline's; without a `box`, the bars stand in the picture's upper left corner.
+        bars: False for the number of the `face` in their place, where they are to be seen elsewhere.
     """
     picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image.copy()
     draw = ImageDraw.Draw(picture, "RGBA")
-    size = max(9, round(min(picture.size) / 40))
+    size = max(9, round(min(picture.size) / (40 if bars else 25)))
     font = ImageFont.load_default(size)
     for answer in answers:
         box = answer.get("box") or {"x": 0, "y": 0, "width": picture.width - 1, "height": picture.height - 1}
         left, top, right, bottom = box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
         color = COLORS.get(answer["label"], OTHER)
         draw.rectangle([left, top, right, bottom], outline=color, width=max(2, size // 5))
-        _bars(draw, picture, answer, (left, top, right, bottom), size, font)
+        name = answer["compound"] or f"{answer['label']} {answer['distribution'][answer['label']]:.2f}"
+        title, shares = (name, answer["distribution"]) if bars else (f"{answer['face']}: {name}", {})
+        _panel(draw, picture, title, shares, (left, top, right, bottom), size, font)
     return picture
 
 
-def _bars(draw, picture, answer: dict, box: tuple, size: int, font) -> None:
-    """A panel under the box, or above or upon it where there is no room."""
-    shares = answer["distribution"]
-    title = answer["compound"] or f"{answer['label']} {shares[answer['label']]:.2f}"
-    line, name_width = round(1.2 * size), max(draw.textlength(name, font) for name in shares)
-    width = max(name_width + 5 * size, draw.textlength(title, font)) + size
+def _panel(draw, picture, title: str, shares: dict[str, float], box: tuple, size: int, font) -> None:
+    """The title and the bars, under the box, or above or upon it where there is no room."""
+    line, name_width = round(1.2 * size), max((draw.textlength(name, font) for name in shares), default=0)
+    width = max(name_width + 5 * size if shares else 0, draw.textlength(title, font)) + size
     height = line * (len(shares) + 1) + size // 2
     left = min(max(0, box[0]), max(0, picture.width - width))
     top = box[3] + 2

@@ -83,17 +83,18 @@ def predict(
     journal = target.with_name(f".{target.name}.unfinished")
     with Journal(journal, settings) as rows:
         for source, name in tqdm(sources.items(), unit="file", disable=None):
-            drawn = Path(annotate) / name if annotate else None
+            ending = "mp4" if _is_video(source) else "jpg"
+            drawn = Path(annotate) / f"{name}.{ending}" if annotate else None
             if str(source) in rows.done:
                 continue
             found, note = 0, {}
             broken: list[int] = []
             try:
                 if _is_video(source):
-                    of_file = _rows_of_video(source, fer, every, smoothing, batch_size, broken, drawn)
+                    of_file = rows_of_video(source, fer, every, smoothing, batch_size, broken, drawn)
                 else:
-                    of_file = _rows_of_picture(source, fer, batch_size, drawn)
-                for row in of_file:
+                    of_file = iter([_rows_of_picture(source, fer, batch_size, drawn)])
+                for row in itertools.chain.from_iterable(of_file):
                     rows.write(row)
                     found += 1
             except (ValueError, OSError) as error:
@@ -159,27 +160,26 @@ def _is_video(source: Path) -> bool:
     return source.suffix.lower() in VIDEOS
 
 
-def _rows_of_picture(source: Path, fer, batch_size: int, drawn: Path | None) -> Iterator[dict]:
+def _rows_of_picture(source: Path, fer, batch_size: int, drawn: Path | None) -> list[dict]:
     image = load_rgb(source)
     answers = fer(image, batch_size=batch_size)
     answers = answers if isinstance(answers, list) else [answers]
     if drawn:
         drawn.parent.mkdir(parents=True, exist_ok=True)
-        annotated(image, answers).save(drawn.with_name(f"{drawn.name}.jpg"), quality=92)
-    for number, answer in enumerate(answers):
-        yield row_of(source, None, None, answer | {"face": number})
+        annotated(image, answers).save(drawn, quality=92)
+    return [row_of(source, None, None, answer | {"face": number}) for number, answer in enumerate(answers)]
 
 
-def _rows_of_video(
+def rows_of_video(
     source: Path, fer, every: int, smoothing: float, batch_size: int, broken: list[int], drawn: Path | None
-) -> Iterator[dict]:
+) -> Iterator[list[dict]]:
+    """The rows of each frame that can be read; `drawn` is a file for the video with boxes and bars, or None."""
     frames = predict_video(source, fer, every, smoothing, batch_size, broken)
     with contextlib.ExitStack() as stack:
         if drawn:  # the video is read once more: kept, its pictures would fill the memory
             pictures = read_frames(source)
-            write = stack.enter_context(video_writer(drawn.with_name(f"{drawn.name}.mp4"), source))
+            write = stack.enter_context(video_writer(drawn, source))
         for frame in frames:
             if drawn:
                 write(annotated(next(pictures).image, frame["faces"]))
-            for answer in frame["faces"]:
-                yield row_of(source, frame["frame"], frame["time"], answer)
+            yield [row_of(source, frame["frame"], frame["time"], answer) for answer in frame["faces"]]

@@ -76,6 +76,16 @@ def check_settings(every: int, smoothing: float) -> None:
         raise ValueError(f"smoothing is from 0 (none) to below 1, not {smoothing}.")
 
 
+def frames_in(file: str | os.PathLike) -> int:
+    """How many frames a video that was read has, as its header says; 0 where that says nothing."""
+    import av
+
+    with av.open(os.fspath(file)) as container:
+        stream = container.streams.video[0]
+        seconds = (container.duration or 0) / 1_000_000
+        return stream.frames or round(seconds * (stream.average_rate or 0))
+
+
 def read_frames(source, broken: list[int] | None = None) -> Iterator[Frame]:
     """Frames of a video file, a camera or an iterable; see `predict_video`. What is no video is said before the first
     is read."""

@@ -18,6 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     _add_check(commands)
     _add_export(commands)
     _add_predict(commands)
+    _add_app(commands)
     _add_export_onnx(commands)
     args = vars(parser.parse_args(argv))
     try:
@@ -136,6 +137,37 @@ def _predict(**options) -> int:
     from affectnet_plus.inference.predict import predict  # here, because it may import torch
 
     return predict(**options)
+
+
+def _add_app(commands) -> None:
+    command = commands.add_parser(
+        "app",
+        help="look at photographs and videos in a browser",
+        description="Serve a page that finds the faces in photographs, of the camera, too, and in videos: boxes, eight "
+        "bars each, compounds, timelines, rows to download. Nothing leaves the machine, and nobody else reaches it "
+        "unless --host says so.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument(
+        "--model", metavar="M", help="folder or Hub id of one of our models, or FILE.onnx (default: the bundled one)"
+    )
+    command.add_argument("--device", metavar="D", help="cpu, cuda:0 ... (default: the best there is)")
+    command.add_argument(
+        "--face_detector", metavar="F", default="default", help="default, or MODULE:NAME of a callable"
+    )
+    command.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="0.0.0.0 opens it to the network")
+    command.add_argument("--port", metavar="P", type=int, help="(default: the first that is free, from 7860)")
+    command.add_argument("--export", metavar="DIR", help="write it as a Space of the Hub, in place of serving it")
+    command.set_defaults(run=_app)
+
+
+def _app(**options) -> None:
+    try:  # here, because pages need libraries that nothing else does
+        from affectnet_plus.inference.app import app
+    except ModuleNotFoundError as error:
+        cure = 'pip install "affectnet-plus[app]"'
+        raise ValueError(f"The app needs {error.name}, which is not installed: {cure}.") from error
+    app(**options)
 
 
 def _add_export_onnx(commands) -> None:
