@@ -264,7 +264,8 @@ def _soft_labels(rows: datasets.Dataset, args, labels: np.ndarray, to_ours: np.n
             f"Column {column!r} of {rows.split} looks as if it were in another order than the class names of "
             f"{args.label_column_name!r} or --label_order ({', '.join(names)}): read in theirs, the highest score is "
             f"the label's in {said:.0%} of the rows, read as {better} "
-            f"({', '.join(affectnet_plus.LABEL_ORDERS[better])}) in {share:.0%}. Put the scores into the order of the class names."
+            f"({', '.join(affectnet_plus.LABEL_ORDERS[better])}) in {share:.0%}. Put the scores into the order of the "
+            "class names."
         )
     return ours
 
