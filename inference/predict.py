@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from affectnet_plus.modeling import load_rgb
-from affectnet_plus.modeling.files import RASTER_FORMATS
+from affectnet_plus.releases.files import RASTER_ENDINGS, RASTER_FORMATS
 
 from .annotate import annotated, video_writer
 from .loading import pipeline_of
@@ -19,7 +19,7 @@ from .table import FORMATS, Journal, row_of, rows_in, write_table
 from .timeline import write_timeline
 from .video import check_settings, predict_video, read_frames
 
-IMAGES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+IMAGES = set(RASTER_ENDINGS)
 VIDEOS = {
     ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob",
     ".webm", ".wmv",

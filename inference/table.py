@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from affectnet_plus.releases.files import csv_cell
+
 FORMATS = (".jsonl", ".csv", ".parquet")
 _BOX = ("x", "y", "width", "height")
 _ROWS_AT_A_TIME = 10_000
@@ -128,7 +130,7 @@ def write_table(journal: Path, target: Path, expressions: list[str]) -> None:
             else:
                 table = csv.DictWriter(out, fieldnames=schema.names)
                 table.writeheader()
-                table.writerows(map(_flat, rows))
+                table.writerows(map(_cells, rows))
     os.replace(beside, target)
 
 
@@ -136,6 +138,10 @@ def _flat(row: dict) -> dict:
     rest = {key: value for key, value in row.items() if key not in ("soft_label", "distribution")}
     scores = {f"score_{name}": score for name, score in row["soft_label"].items()}
     return rest | scores | {f"share_{name}": share for name, share in row["distribution"].items()}
+
+
+def _cells(row: dict) -> dict:
+    return {name: csv_cell(value) if isinstance(value, str) else value for name, value in _flat(row).items()}
 
 
 def _schema_of(expressions: list[str]) -> pa.Schema:

@@ -14,7 +14,9 @@ RASTER_FORMATS = tuple(
     for name in ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
     if name in PIL.Image.OPEN
 )
-RASTER_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # looked for in folders
+RASTER_ENDINGS = (  # looked for in folders
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm",
+)  # fmt: skip
 
 MOST_IMAGE_BYTES = 1 << 28
 MOST_ANNOTATION_BYTES = 1 << 24
@@ -48,3 +50,8 @@ def read_regular_file(path: str | os.PathLike, most_bytes: int = MOST_IMAGE_BYTE
         return content
     finally:
         os.close(descriptor)
+
+
+def csv_cell(text: str) -> str:
+    """What stands for a text in a CSV file: with a quote before it where a spreadsheet would take it for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

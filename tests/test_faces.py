@@ -1,5 +1,6 @@
 """Splits of any dataset: columns, folds, what is drawn when."""
 
+import warnings
 from pathlib import Path
 
 import datasets
@@ -78,6 +79,22 @@ def test_columns_in_another_order_or_range_are_noticed(tmp_path):
     assert np.isnan(valence[::2]).all() and (valence[1::2] == 0.5).all() and np.isnan(arousal).all()
     with pytest.raises(ValueError, match="in another order than the class names"):
         load(np.eye(8)[[EXPRESSIONS.index(names[label]) for label in labels]])  # in AffectNet's
+
+
+def test_what_lies_beside_the_images_of_a_folder_is_counted_and_named(tmp_path):
+    folder, elsewhere = tmp_path / "faces", tmp_path / "elsewhere"
+    for place in (folder / "inside", elsewhere):
+        place.mkdir(parents=True)
+        Image.new("L", (8, 8)).save(place / "a.png")
+    for name in ("b.jfif", "c.JPE", "inside/d.jpg"):
+        Image.new("L", (8, 8)).save(folder / name, format="JPEG")
+    with warnings.catch_warnings(action="error"):
+        assert sorted(images_in(str(folder), "raise").ids) == ["b", "c", "inside/a", "inside/d"]
+    (folder / "e.heic").write_bytes(b"")
+    (folder / ".hidden").write_bytes(b"")
+    (folder / "linked").symlink_to(elsewhere)
+    with pytest.warns(UserWarning, match="2 files or links to folders.*'e.heic', 'linked'"):
+        assert len(images_in(str(folder), "raise")) == 4
 
 
 RAF_DB = ["surprise", "fear", "disgust", "happy", "sad", "anger", "neutral"]

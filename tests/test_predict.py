@@ -227,6 +227,14 @@ def test_a_row_for_each_face(folder, tmp_path, capsys):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_no_cell_is_a_formula(tmp_path, monkeypatch):
+    Image.fromarray(skimage.data.astronaut()).save(tmp_path / "=1+1.png")
+    monkeypatch.chdir(tmp_path)
+    assert predict("=1+1.png", "--output", "rows.csv") in (0, None)
+    (row,) = csv.DictReader((tmp_path / "rows.csv").read_text().splitlines())
+    assert row["source"] == "'=1+1.png" and row["label"] == "happy"
+
+
 def test_killed_it_goes_on(folder, tmp_path):
     for number in range(16):
         (tmp_path / f"{number:02}.png").write_bytes((folder / "inside/person.png").read_bytes())

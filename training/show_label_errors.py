@@ -18,6 +18,7 @@ import pandas as pd
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import ImageError
+from affectnet_plus.releases.files import csv_cell
 from affectnet_plus.training.arguments import DataArguments, exit_with_error, parse_arguments
 from affectnet_plus.training.faces import Split, load_rows, read_soft_labels, split_to_label
 from affectnet_plus.training.metrics import ranks_of
@@ -50,7 +51,10 @@ def main():
     table = label_errors(split, soft_label, args.num_faces)
     output_file = Path(args.output_file)
     output_file.parent.mkdir(parents=True, exist_ok=True)
-    table.drop(columns=["row"]).to_csv(output_file.with_suffix(".csv"), index=False)
+    of_spreadsheets = table.drop(columns=["row"]).map(
+        lambda value: csv_cell(value) if isinstance(value, str) else value
+    )
+    of_spreadsheets.to_csv(output_file.with_suffix(".csv"), index=False)
     try:
         page = pages.render(
             "label_errors.html.jinja",

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.releases.expressions import label_names
+from affectnet_plus.releases.expressions import label_names, listed
 from affectnet_plus.releases.files import RASTER_ENDINGS
 from affectnet_plus.training.faces.split import METADATA, NO_AFFECT, Split, broken_images, without_broken_images
 
@@ -104,13 +104,16 @@ def images_in(folder: str, on_error: str) -> Split:
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(f"--image_dir {folder} is no folder.")
-    paths = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in RASTER_ENDINGS
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and not path.is_dir()  # what is neither a file nor a folder is told of as a broken image
-    )
+    # What is neither a file nor a folder is told of as a broken image.
+    entries = [path for path in sorted(root.rglob("*")) if path.is_symlink() or not path.is_dir()]
+    entries = [path for path in entries if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    paths = [path for path in entries if path.suffix.lower() in RASTER_ENDINGS and not path.is_dir()]
+    if left_out := [path.relative_to(root).as_posix() for path in sorted(set(entries) - set(paths))]:
+        warnings.warn(
+            f"{len(left_out)} files or links to folders in --image_dir {folder} are left out, as they are no images of "
+            f"{', '.join(RASTER_ENDINGS)}: {listed(left_out)}. Convert them, or give the folder that is linked to.",
+            stacklevel=2,
+        )
     if not paths:
         raise ValueError(f"--image_dir {folder} holds no image ({', '.join(RASTER_ENDINGS)}).")
     ids = np.array([path.relative_to(root).with_suffix("").as_posix() for path in paths])

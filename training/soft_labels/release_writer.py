@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from affectnet_plus import ANGLES, ETHNICITIES, GENDERS
-from affectnet_plus.releases.files import read_regular_file
+from affectnet_plus.releases.files import csv_cell, read_regular_file
 from affectnet_plus.releases.find import UNFINISHED
 from affectnet_plus.releases.rows import Damage, check_image
 from affectnet_plus.training.faces import Split
@@ -92,7 +92,7 @@ def write_release(root: Path, splits: list[Split], labels_dir: Path, show_progre
                 }
                 (unfinished / folder / f"images/{number}.jpg").write_bytes(_jpeg(split, row))
                 (unfinished / folder / f"annotations/{number}.json").write_text(json.dumps(annotation))
-                names.writerow([folder, number, split.name, row_id])
+                names.writerow([folder, number, csv_cell(split.name), csv_cell(row_id)])
                 progress.update()
     for entry in sorted(unfinished.iterdir()):
         os.replace(entry, root / entry.name)
