@@ -102,10 +102,10 @@ def predict(
                 found, note = 0, {"unreadable": str(error)}
                 tqdm.write(f"affectnet-plus: {error}", file=sys.stderr)
             rows.finish(source, {"faces": found, "broken": broken, **note})
-    write_table(journal, target, fer.model.config.expressions)
-    if plot:
-        write_timeline(rows_in(journal), Path(plot), fer.model.config.expressions)
-    journal.unlink()
+        write_table(journal, target, fer.model.config.expressions)
+        if plot:
+            write_timeline(rows_in(journal), Path(plot), fer.model.config.expressions)
+    journal.unlink(missing_ok=True)
     return _say(rows.done, target)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from affectnet_plus.releases.files import csv_cell
 
@@ -40,14 +41,23 @@ def row_of(source: Path, frame: int | None, time: float | None, answer: dict) ->
 
 class Journal:
     """Rows as they come, and which files are done: a JSON line each. What a killed run has left of a file that was not
-    done is cut off, and the run goes on after it."""
+    done is cut off, and the run goes on after it. `ValueError` where another run is at it, or one of other settings."""
 
     def __init__(self, path: Path, settings: dict):
         self.path, self.settings = path, settings
         self.done: dict[str, dict] = {}
+        self._lock = FileLock(path.with_name(f"{path.name}.lock"))
 
     def __enter__(self) -> "Journal":
-        whole = self._read() if self.path.exists() else 0
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(f"Another run is writing {self.path}: wait for it, or name another file.") from error
+        try:
+            whole = self._read() if self.path.exists() else 0
+        except BaseException:
+            self._let_go()
+            raise
         self._file = open(self.path, "ab")
         self._file.truncate(whole)
         if not whole:
@@ -57,6 +67,11 @@ class Journal:
 
     def __exit__(self, *_) -> None:
         self._file.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.release()
 
     def write(self, row: dict) -> None:
         """Keep a row of the file that is looked at."""

@@ -235,8 +235,8 @@ def test_no_cell_is_a_formula(tmp_path, monkeypatch):
     assert row["source"] == "'=1+1.png" and row["label"] == "happy"
 
 
-def test_killed_it_goes_on(folder, tmp_path):
-    for number in range(16):
+def test_killed_it_goes_on_and_two_at_once_are_kept_apart(folder, tmp_path, capsys):
+    for number in range(40):
         (tmp_path / f"{number:02}.png").write_bytes((folder / "inside/person.png").read_bytes())
     command = [sys.executable, "-c", "from affectnet_plus.releases.command_line import main; main()", "predict"]
     command += [str(tmp_path), "--output", str(tmp_path / "rows.jsonl")]
@@ -244,17 +244,19 @@ def test_killed_it_goes_on(folder, tmp_path):
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (journal.exists() and journal.read_text().count('"done"') > 3) and run.poll() is None:
         time.sleep(0.01)
+    assert predict(tmp_path, "--output", tmp_path / "rows.jsonl") == 2
+    assert "Another run is writing" in capsys.readouterr().err
     run.send_signal(signal.SIGKILL)
     run.wait()
     with open(journal, "a") as cut:
         cut.write('{"row": {"source": "cut sho')
     before = [line for line in journal.read_text().splitlines() if '"done"' in line]
-    assert 3 < len(before) < 16
+    assert 3 < len(before) < 40
     (tmp_path / "00.png").write_bytes(b"it was done already")  # and is not read again
     assert predict(tmp_path, "--output", tmp_path / "rows.jsonl", "--faces", "crop") == 2  # other settings
     assert predict(tmp_path, "--output", tmp_path / "rows.jsonl") == 0
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert [Path(row["source"]).name for row in rows] == [f"{number:02}.png" for number in range(16)]
+    assert [Path(row["source"]).name for row in rows] == [f"{number:02}.png" for number in range(40)]
     assert predict(tmp_path, "--output", tmp_path / "rows.jsonl") == 2  # nothing is overwritten
 
 
