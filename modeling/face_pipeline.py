@@ -1,5 +1,6 @@
 """From images to answers, whatever runs the network: what `SoftFerPipeline` and `OnnxPipeline` share."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from PIL import Image
 
 from .compounds import COMPOUND_THRESHOLD, compound_of
 from .face_detection import FACE_MARGIN, FACES, FaceDetector, crop_face, detector_of, find_faces
-from .image_loading import load_rgb
+from .image_loading import ImageError, load_rgb
 
 FACES_OF_ONE_IMAGE = 32  # that the network sees at a time
 
@@ -64,22 +65,43 @@ class FacePipeline(ABC):
         said = self.postprocess(output, **(self._postprocess_params | settings))
         return said | {"low_resolution": side < self.model.config.image_size / 2}
 
-    def preprocess(self, inputs, timeout=None, faces="detect", face_detector=None) -> dict[str, Any]:
-        """Of one image what `prepare` gives for its `crops`, and the `faces` that they are of (None: it is one)."""
+    def preprocess(self, inputs, timeout=None, faces="detect", face_detector=None, on_error="raise") -> dict[str, Any]:
+        """Of one image what `prepare` gives for its `crops`, and the `faces` that they are of (None: it is one); or the
+        `error` that it cannot be read by, and whether to `skip` it."""
         if isinstance(inputs, dict) and inputs.keys() != {"bytes", "path"}:
             if "image" not in inputs:
                 raise ValueError(f"A row given to soft-fer has its face under 'image'; this one has {list(inputs)}.")
             inputs = inputs["image"]
-        image = load_rgb(inputs, timeout)
+        try:
+            image = load_rgb(inputs, timeout)
+        except (ImageError, OSError, TypeError) as error:
+            return {"crops": [], "error": error, "skip": on_error == "skip"}
         if faces == "crop":
             return {"crops": self.prepare([image]), "faces": None}
         found = find_faces(face_detector or self.face_detector, image)
         return {"crops": self.prepare([crop_face(image, face, **self.framing) for face in found]), "faces": found}
 
-    def answers_to(self, images: list[dict], batch_size: int, settings: dict) -> Iterator:
-        """To each preprocessed image a list of its faces' answers, or, to a crop, one."""
+    def answers_to(self, images: list[dict], batch_size: int, settings: dict, first: int | None = None) -> Iterator:
+        """To each preprocessed image a list of its faces' answers, or, to a crop, one; None to one that is skipped.
+
+        Args:
+            images: of `preprocess`.
+            batch_size: faces that the network sees at a time.
+            settings: of `postprocess`.
+            first: the number of the first image among all that were given, for errors; None: it was given alone.
+
+        Raises:
+            ImageError, OSError, TypeError: that of an image that cannot be read, after the answers before it.
+        """
         outputs = self.outputs_of([pixel_values for image in images for pixel_values, _ in image["crops"]], batch_size)
-        for image in images:
+        for number, image in enumerate(images):
+            if error := image.get("error"):
+                said = f"{error}" if first is None else f"{error} (image {first + number} of those given, from 0)"
+                if not image["skip"]:
+                    raise type(error)(said) from error
+                warnings.warn(f"{said} It is skipped.", stacklevel=2)
+                yield None
+                continue
             answers = [self.answer(next(outputs), side, **settings) for _, side in image["crops"]]
             if image["faces"] is None:
                 yield answers[0]
@@ -132,6 +154,7 @@ def settings_of(
     faces: str | None = None,
     face_detector: str | FaceDetector | None = None,
     compound_threshold: float | None = None,
+    on_error: str | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is said to a pipeline, at construction or in a call, as arguments of `preprocess` and of `postprocess`.
     `ValueError` where it cannot be."""
@@ -152,6 +175,10 @@ def settings_of(
         if faces not in FACES:
             raise ValueError(f'faces is "detect" (find them) or "crop" (each image is a face), not {faces!r}.')
         preprocess["faces"] = faces
+    if on_error is not None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f'on_error is "raise" or "skip" (None in place of an answer), not {on_error!r}.')
+        preprocess["on_error"] = on_error
     if face_detector is not None:
         preprocess["face_detector"] = detector_of(face_detector)
     return preprocess, postprocess

@@ -1,5 +1,6 @@
 """Any image people have, as plain upright 8-bit RGB."""
 
+import base64
 import os
 from io import BytesIO
 from pathlib import Path
@@ -10,14 +11,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .files import MOST_IMAGE_BYTES, RASTER_FORMATS, read_regular_file
 
+_LEAST_BASE64 = 64  # letters
+
 
 class ImageError(ValueError):
     """An image that cannot be had, said in one sentence with its name."""
 
 
 def load_rgb(image, timeout: float | None = None) -> Image.Image:
-    """A path, http(s) URL, `PIL.Image.Image`, NumPy array, torch tensor or undecoded image of a dataset ({"bytes",
-    "path"}) -> upright RGB image.
+    """A path, http(s) URL, data URI, text in base64, `PIL.Image.Image`, NumPy array, torch tensor or undecoded image of
+    a dataset ({"bytes", "path"}) -> upright RGB image.
 
     Grey, palette, RGBA (alpha is dropped), CMYK, 16-bit (scaled by 1/257, not clipped) and EXIF-rotated images come out
     like their plain twin. Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), tensors may also have channels first;
@@ -39,22 +42,46 @@ def load_rgb(image, timeout: float | None = None) -> Image.Image:
         name = os.fspath(image)
         if name.startswith(("http://", "https://")):
             return open_rgb(_downloaded(name, timeout), name)
+        if (content := _of_base64(name)) is not None:
+            return open_rgb(BytesIO(content), _short(name))
         if not os.path.exists(name):
-            raise FileNotFoundError(f"No image file {name!r} here (working directory {Path.cwd()}).")
+            raise FileNotFoundError(f"No image file {_short(name)!r} here (working directory {Path.cwd()}).")
         return open_rgb(name, name)
     raise TypeError(f"An image is a path, URL, PIL image, NumPy array or torch tensor, not {type(image).__name__}.")
 
 
 def _downloaded(url: str, timeout: float | None) -> BytesIO:
     content = BytesIO()
-    with requests.get(url, timeout=timeout, stream=True) as response:
-        response.raise_for_status()
-        for part in response.iter_content(1 << 16):
-            content.write(part)
-            if content.tell() > MOST_IMAGE_BYTES:
-                raise ImageError(f"{url} has more than the {MOST_IMAGE_BYTES:,} bytes that are read of an image.")
+    try:
+        with requests.get(url, timeout=timeout, stream=True) as response:
+            response.raise_for_status()
+            for part in response.iter_content(1 << 16):
+                content.write(part)
+                if content.tell() > MOST_IMAGE_BYTES:
+                    raise ImageError(f"{url} has more than the {MOST_IMAGE_BYTES:,} bytes that are read of an image.")
+    except (requests.RequestException, UnicodeError) as error:  # the latter: a host of more than 63 letters
+        reason = getattr(getattr(error, "response", None), "status_code", None) or type(error).__name__
+        raise ImageError(f"{_short(url)} cannot be fetched ({reason}): see whether a browser shows it.") from error
     content.seek(0)
     return content
+
+
+def _of_base64(text: str) -> bytes | None:
+    """What a data URI, or a long text of base64's letters, stands for; None for a path."""
+    head, _, coded = text.partition(",") if text.startswith("data:") else ("", "", text)
+    if not head and (len(text) < _LEAST_BASE64 or os.path.exists(text)):
+        return None
+    try:
+        return base64.b64decode("".join(coded.split()), validate=True)
+    except ValueError as error:
+        if not head:
+            return None
+        raise ImageError(f"{_short(text)} is no data URI of an image in base64.") from error
+
+
+def _short(name: str, most: int = 80) -> str:
+    """A name for a message, however long it is."""
+    return name if len(name) <= most else f"{name[: most - 20]}...{name[-17:]}"
 
 
 def open_rgb(source, name: str) -> Image.Image:

@@ -75,7 +75,8 @@ class OnnxPipeline(FacePipeline):
     Args:
         file: of `affectnet-plus export-onnx`.
         device: "cpu", "cuda:0" ...; None for the best that ONNX Runtime has.
-        settings: those of `SoftFerPipeline`: faces, face_detector, threshold, top_k, compound_threshold, timeout.
+        settings: those of `SoftFerPipeline`: faces, face_detector, threshold, top_k, compound_threshold,
+            timeout, on_error.
     """
 
     task = "soft-fer"
@@ -107,8 +108,10 @@ class OnnxPipeline(FacePipeline):
 
     def _answers(self, images: Iterable, of_images: dict, of_answers: dict, batch_size: int) -> Iterator:
         images = (self.preprocess(image, **of_images) for image in images)
+        first = 0
         while some := list(islice(images, batch_size)):
-            yield from self.answers_to(some, batch_size, of_answers)
+            yield from self.answers_to(some, batch_size, of_answers, first)
+            first += len(some)
 
     def run_network(self, pixel_values: np.ndarray) -> dict[str, np.ndarray]:
         return self.model(pixel_values)

@@ -25,8 +25,8 @@ class SoftFerPipeline(FacePipeline, Pipeline):
         #   "detection_score": 0.93, "landmarks": [[52.0, 68.1], ...]}]  # one for each face, the largest first
         fer("crop.jpg", faces="crop")  # an image that is a face crop: one answer, without what a detector says
 
-    Takes a path, URL, PIL image, NumPy array, torch tensor or a dataset row with an `image`; or a list, column,
-    generator or dataset of them (the latter two give an iterator). `batch_size` is a number of images; faces found in
+    Takes a path, URL, data URI, PIL image, NumPy array, torch tensor or a dataset row with an `image`; or a list,
+    column, generator or dataset of them (the latter two give an iterator). `batch_size` is a number of images; faces found in
     them are shown to the network so many at a time.
 
     Args, at construction or with each call:
@@ -40,6 +40,8 @@ class SoftFerPipeline(FacePipeline, Pipeline):
         compound_threshold: the least share of `distribution` (0.2) of each of the two expressions, neutral aside, that
             `compound` names ("happily surprised"); it is None where fewer are present.
         timeout: seconds to wait for a URL.
+        on_error: of an image that cannot be read: `"raise"` (default) names it and its number among those given, after
+            the answers before it; `"skip"` warns and gives None at its place.
 
     `soft_label` are independent scores in [0, 1], `distribution` is them divided by their sum, `label` and `score` the
     highest. `low_resolution` says that the face has less than half the pixels a side that the network wants. `box` is
@@ -103,7 +105,13 @@ class SoftFerPipeline(FacePipeline, Pipeline):
         else:  # each worker would go through all of it
             prepared, num_workers = PipelineIterator(inputs, self.preprocess, preprocess_params), min(num_workers, 1)
         loader = DataLoader(prepared, batch_size=batch_size, num_workers=num_workers, collate_fn=list)
-        return (answer for images in loader for answer in self.answers_to(images, batch_size, postprocess_params))
+        return self._answers(loader, batch_size, postprocess_params)
+
+    def _answers(self, batches, batch_size, postprocess_params):
+        first = 0
+        for images in batches:
+            yield from self.answers_to(images, batch_size, postprocess_params, first)
+            first += len(images)
 
     def prepare(self, crops):
         if self._usual_processor:

@@ -19,7 +19,7 @@ from skimage.data import astronaut
 from transformers import ViTImageProcessor, ViTImageProcessorPil, pipeline
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import EBCConfig, EBCForImageClassification
+from affectnet_plus.modeling import BUNDLED_ONNX, EBCConfig, EBCForImageClassification, ImageError, OnnxPipeline
 
 
 @pytest.fixture(scope="module")
@@ -269,3 +269,53 @@ def test_unreadable_file_is_named(fer, tmp_path):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=name):
             fer(str(file))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+def test_one_broken_image_costs_no_other_its_answer(fer, face, tmp_path, runtime, batch_size):
+    if runtime == "onnx":
+        fer = OnnxPipeline(BUNDLED_ONNX, faces="crop")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    given = [face, face, str(tmp_path / "broken.png"), face, tmp_path / "gone.png"]
+    with pytest.warns(UserWarning) as warned:
+        answers = fer(given, batch_size=batch_size, on_error="skip")
+    assert [answer and answer["label"] for answer in answers] == [fer(face)["label"]] * 2 + [
+        None,
+        fer(face)["label"],
+        None,
+    ]
+    said = [str(warning.message) for warning in warned if "is skipped" in str(warning.message)]
+    assert "broken.png is not a readable image" in said[0] and "(image 2 of those given, from 0)" in said[0]
+    assert "gone.png" in said[1] and "(image 4 of" in said[1] and len(said) == 2
+    stream = fer((image for image in given), batch_size=batch_size)
+    assert next(stream)["label"] == next(stream)["label"] == fer(face)["label"]  # those before it are not lost
+    with pytest.raises(ImageError, match=r"broken\.png.*image 2 of"):
+        next(stream)
+    with pytest.raises(ImageError, match="image 2 of"):
+        fer(given, batch_size=batch_size)
+    with pytest.raises(ImageError, match=r"leave it out\.$"):  # alone, it needs no number
+        fer(given[2])
+    with pytest.raises(ValueError, match='"raise" or "skip"'):
+        fer(face, on_error="ignore")
+
+
+def test_base64_and_data_uris(fer, face):
+    content = io.BytesIO()
+    face.save(content, "PNG")
+    text = base64.b64encode(content.getvalue()).decode()
+    for given in (text, f"data:image/png;base64,{text}"):
+        assert fer(given)["soft_label"] == fer(face)["soft_label"]
+    with pytest.raises(ImageError, match="no data URI") as error:
+        fer("data:image/png;base64,%" + text)
+    assert len(str(error.value)) < 200
+    with pytest.raises(FileNotFoundError) as missing:
+        fer("/nowhere/" + "x" * 5000)
+    assert len(str(missing.value)) < 300
+
+
+def test_an_address_that_gives_nothing_is_one_sentence(fer):
+    for url in ("http://127.0.0.1:9/face.png", f"http://{'x' * 70}.example/face.png", "http://[/face.png"):
+        with pytest.raises(ImageError, match=r"cannot be fetched \(\w+\): see whether") as error:
+            fer(url, timeout=2)
+        assert len(str(error.value)) < 200
