@@ -59,7 +59,9 @@ def _downloaded(url: str, timeout: float | None) -> BytesIO:
                 content.write(part)
                 if content.tell() > MOST_IMAGE_BYTES:
                     raise ImageError(f"{url} has more than the {MOST_IMAGE_BYTES:,} bytes that are read of an image.")
-    except (requests.RequestException, UnicodeError) as error:  # the latter: a host of more than 63 letters
+    except ImageError:
+        raise
+    except (requests.RequestException, ValueError) as error:  # the latter: a host of more than 63 letters
         reason = getattr(getattr(error, "response", None), "status_code", None) or type(error).__name__
         raise ImageError(f"{_short(url)} cannot be fetched ({reason}): see whether a browser shows it.") from error
     content.seek(0)

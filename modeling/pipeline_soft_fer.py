@@ -26,8 +26,8 @@ class SoftFerPipeline(FacePipeline, Pipeline):
         fer("crop.jpg", faces="crop")  # an image that is a face crop: one answer, without what a detector says
 
     Takes a path, URL, data URI, PIL image, NumPy array, torch tensor or a dataset row with an `image`; or a list,
-    column, generator or dataset of them (the latter two give an iterator). `batch_size` is a number of images; faces found in
-    them are shown to the network so many at a time.
+    column, generator or dataset of them (the latter two give an iterator). `batch_size` is a number of images; faces
+    found in them are shown to the network so many at a time.
 
     Args, at construction or with each call:
         faces: `"detect"` (default) finds the faces of each image and answers with a list, empty where there are none;
