@@ -384,4 +384,6 @@ def test_round_trip_and_stock_pipeline(activation, tmp_path):
     face = np.random.default_rng(0).integers(0, 256, (60, 50, 3), dtype=np.uint8)
     ours = pipeline("soft-fer", faces="crop", model=str(tmp_path))(face)["soft_label"]
     stock = pipeline("image-classification", model=str(tmp_path))(face, top_k=8)
-    assert {row["label"]: row["score"] for row in stock} == pytest.approx(ours)
+    assert {row["label"]: row["score"] for row in stock} == pytest.approx(
+        ours, abs=1e-3
+    )  # it scales faces by torchvision
