@@ -167,7 +167,8 @@ def test_stock_image_classification_pipeline_gives_the_same_scores(tmp_path):
     face = np.random.default_rng(0).integers(0, 256, (80, 70, 3), dtype=np.uint8)
     ours = pipeline("soft-fer", faces="crop", model=str(tmp_path))(face)
     stock = pipeline("image-classification", model=str(tmp_path))(face, top_k=8)
-    assert {row["label"]: row["score"] for row in stock} == pytest.approx(ours["soft_label"])
+    # It scales faces by torchvision, we by Pillow.
+    assert {row["label"]: row["score"] for row in stock} == pytest.approx(ours["soft_label"], abs=1e-3)
 
 
 def test_unknown_backbone_names_the_nearest():
