@@ -18,7 +18,6 @@ This file has the columns (`features`), the configurations and the builder. How 
 
 import functools
 import importlib
-import importlib.util
 import os
 import warnings
 from dataclasses import dataclass
@@ -300,5 +299,5 @@ def _make_models_known(_) -> None:
 
 @wrapt.when_imported("transformers.pipelines")
 def _make_task_known(_) -> None:
-    if importlib.util.find_spec("torch") is not None:
+    if importlib.import_module("affectnet_plus.modeling").HAS_TORCH:
         importlib.import_module("affectnet_plus.modeling.register_task")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from affectnet_plus.modeling import HAS_TORCH, OnnxNetwork, OnnxSettings
+from affectnet_plus.modeling import HAS_TORCH, OnnxNetwork, OnnxSettings, no_model
 
 _MOST_BYTES = 2**31 - 2**20  # of one protobuf, weights included
 _MOST_DIFFERENCE = 1e-4  # of a score
@@ -45,8 +45,7 @@ def export_onnx(model: str, output: str, int8: bool = False) -> None:
     try:
         network = AutoModelForImageClassification.from_pretrained(model).eval()
     except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{model} is no folder with a model, and not to be had from the Hub: {reason}") from error
+        raise no_model(model, error) from error
     config = network.config
     if not config.model_type.startswith("affectnet_plus_"):
         raise ValueError(f"{model} is a {config.model_type}, none of our models: see optimum for others.")

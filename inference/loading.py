@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any
 
-from affectnet_plus.modeling import BUNDLED_MODEL, BUNDLED_ONNX, HAS_TORCH, OnnxPipeline
+from affectnet_plus.modeling import BUNDLED_MODEL, BUNDLED_ONNX, HAS_TORCH, OnnxPipeline, no_model
 
 
 def pipeline_of(model: str | None, device: str | None, faces: str = "detect", face_detector: str = "default") -> Any:
@@ -29,7 +29,7 @@ def pipeline_of(model: str | None, device: str | None, faces: str = "detect", fa
         return OnnxPipeline(model, device, faces=faces, face_detector=detector)
     if not HAS_TORCH:
         raise ImportError(
-            f'--model {model} needs PyTorch, which is not installed: pip install "affectnet-plus[torch]", or export it '
+            f'--model {model} needs PyTorch, timm and transformers: pip install "affectnet-plus[torch]", or export it '
             "by affectnet-plus export-onnx where PyTorch is."
         )
     from transformers import pipeline  # here, because ONNX files do without
@@ -38,10 +38,7 @@ def pipeline_of(model: str | None, device: str | None, faces: str = "detect", fa
     try:
         return pipeline("soft-fer", model=model, faces=faces, face_detector=detector, **where)
     except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"--model {model} is no folder with a model, and not to be had from the Hub: {reason}"
-        ) from error
+        raise no_model(f"--model {model}", error) from error
 
 
 def _callable_named(name: str) -> Any:

@@ -6,11 +6,14 @@ import importlib.util
 from pathlib import Path
 
 from .compounds import COMPOUND_THRESHOLD, COMPOUNDS, compound_of, strongest_pair
+from .errors import no_model
 from .face_detection import FACE_MARGIN, FACES, CenterFaceDetector, FaceDetector, crop_face, find_faces
+from .face_pipeline import pixel_values_of
 from .image_loading import ImageError, load_rgb, open_rgb
 from .onnx_pipeline import OnnxNetwork, OnnxPipeline, OnnxSettings
 
-HAS_TORCH = importlib.util.find_spec("torch") is not None
+# All that models need: who has PyTorch for other things, and not these, has what runs ONNX files.
+HAS_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "torchvision", "timm", "transformers"))
 BUNDLED_MODEL = Path(__file__).with_name("bundled")  # what `pipeline("soft-fer")` takes when no model is named
 BUNDLED_ONNX = BUNDLED_MODEL / "model.onnx"  # the same, where there is no PyTorch
 
@@ -37,7 +40,7 @@ if HAS_TORCH:
     from .modeling_fused import FusedForImageClassification, FusedOutput, mixed_log_odds
     from .modeling_onnx import OnnxConfig, OnnxForImageClassification
     from .modeling_soft_fer import SoftFerForImageClassification, SoftFerOutput, log_odds_of_softmax, soft_fer_loss
-    from .soft_label_model import SoftLabelModel, image_processor_for
+    from .soft_label_model import SoftLabelModel, image_processor_for, normalization_of
 
     for _config, _model in (
         (EBCConfig, EBCForImageClassification),
@@ -52,7 +55,7 @@ else:
 
     def __getattr__(name: str):
         if name in __all__:
-            raise ImportError(f'{name} needs PyTorch, which is not installed: pip install "affectnet-plus[torch]".')
+            raise ImportError(f'{name} needs PyTorch, timm and transformers: pip install "affectnet-plus[torch]".')
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -105,7 +108,10 @@ __all__ = [
     "multi_head_loss",
     "network_input",
     "network_inputs",
+    "no_model",
+    "normalization_of",
     "open_rgb",
+    "pixel_values_of",
     "pretrained_normalization",
     "soft_fer_loss",
     "strongest_pair",

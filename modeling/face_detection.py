@@ -81,7 +81,7 @@ class CenterFaceDetector:
     def _network(self) -> Any:
         with self._loading:
             if self._process != os.getpid():
-                self._session, self._process = onnx_session(_centerface()), os.getpid()
+                self._session, self._process = onnx_session(_centerface(), "cpu"), os.getpid()
         return self._session
 
 

@@ -119,9 +119,8 @@ class FacePipeline(ABC):
                 "with dtype=torch.float32; if that changes nothing, its weights are broken, train it anew."
             )
         log_scores = -np.logaddexp(0, -logits)
-        distribution = np.exp(
-            log_scores - log_scores.max()
-        )  # scores / their sum, also where they are too small for that
+        # Scores divided by their sum, also where they are too small for that.
+        distribution = np.exp(log_scores - log_scores.max())
         distribution /= distribution.sum()
         names = self.model.config.expressions
         soft_label = dict(zip(names, np.exp(log_scores).tolist(), strict=True))
@@ -140,8 +139,8 @@ class FacePipeline(ABC):
 
 
 def pixel_values_of(image: Image.Image, size: int, mean, std) -> np.ndarray:
-    """An RGB image scaled to a square and normalised, as transformers' ViTImageProcessor does with Pillow (its default,
-    torchvision's, differs by a grey level here and there, and takes ten times as long): (3, size, size) float32."""
+    """An RGB image scaled to a square and normalised: (3, size, size) float32. By Pillow, as augmented faces are in
+    training; transformers' ViTImageProcessor scales by torchvision, which differs by a grey level here and there."""
     pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), dtype=np.float32)
     mean, std = np.asarray(mean, dtype=np.float32) * 255, np.asarray(std, dtype=np.float32) * 255
     return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))

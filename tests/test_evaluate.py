@@ -195,7 +195,7 @@ def test_model_of_somebody_else_stands_in_the_same_table(theirs, faces, report):
     with torch.no_grad():
         angry, disgust, fear, happy, sad, surprise, neutral = model(pixel_values).logits.softmax(dim=1)[0].tolist()
     expected = [neutral, happy, sad, surprise, fear, disgust, angry, 0]
-    assert scores[0] == pytest.approx(expected, abs=1e-5)
+    assert scores[0] == pytest.approx(expected, abs=1e-3)  # theirs scales faces by torchvision
     assert "does not know contempt" in (faces / "theirs/report.html").read_text()
 
 

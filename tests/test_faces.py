@@ -11,7 +11,7 @@ from PIL import Image
 from affectnet_plus import EXPRESSIONS, GENDERS, LABEL_ORDERS, match_expressions
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.faces import PermutationSampler, Split, images_in, known_truth, load_split
+from affectnet_plus.training.faces import PermutationSampler, Split, images_in, known_truth, load_split, split_to_label
 from affectnet_plus.training.soft_fer import groups_of
 
 
@@ -172,8 +172,12 @@ def test_a_column_of_integers_and_scores_in_an_order(tmp_path):
         load({"label_order": ["affectnet"]}, label=[order[i] for i in labels], soft_label=np.eye(8)[labels])
     with pytest.raises(ValueError, match="has no label in 1 rows, first in 3"):
         load({"label_order": ["alphabetical"]}, label=np.where(np.arange(16) == 3, -1, labels))
-    with pytest.raises(ValueError, match="'label' holds float64, no class names and no numbers"):
-        load({}, label=labels / 2)
+    for label in (labels / 2, np.arange(16) + 1000):
+        with pytest.raises(ValueError, match="'label' holds (float|int)64, no class names and no numbers"):
+            load({}, label=label)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    rows = datasets.Dataset.from_dict({"image": [Image.new("L", (8, 8))] * 3, "label": [None] * 3}, features=features)
+    assert split_to_label(rows, DataArguments(dataset_name="X")).labels.tolist() == [-1] * 3
     for order, says in ((["ferplusplus"], "No label order is called"), (["happy", "glad"], "No expression.*'glad'")):
         with pytest.raises(ValueError, match=says):
             DataArguments(dataset_name="X", label_order=order)

@@ -146,6 +146,16 @@ def test_predict_without_pytorch(exported, tmp_path):
     assert again.returncode == 0 and (tmp_path / "yes.csv").exists()
 
 
+def test_who_has_pytorch_but_not_timm_has_what_runs_onnx_files(tmp_path):
+    shutil.copy(skimage.data.data_dir + "/astronaut.png", tmp_path / "astronaut.png")
+    script = WITHOUT_TORCH.replace('["torch", "torchvision", "timm", "transformers"]', '["timm"]')
+    script = script.replace("main(sys", "import transformers.pipelines\nmain(sys")  # its hook asks for no timm, either
+    words = ["predict", tmp_path / "astronaut.png", "--output", tmp_path / "rows.csv"]
+    done = subprocess.run([sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "happy" in (tmp_path / "rows.csv").read_text()
+
+
 def test_what_is_no_file_of_ours(exported, tmp_path):
     broken, foreign = tmp_path / "broken.onnx", tmp_path / "foreign.onnx"
     broken.write_bytes(b"no model")

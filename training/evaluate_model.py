@@ -25,14 +25,13 @@ from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
-from affectnet_plus.modeling import BUNDLED_MODEL, CARD_METRICS, SoftLabelModel, model_card
+from affectnet_plus.modeling import BUNDLED_MODEL, CARD_METRICS, SoftLabelModel, model_card, no_model
 from affectnet_plus.releases.expressions import label_names
 from affectnet_plus.training.arguments import (
     DataArguments,
     exit_on_broken_image,
     exit_on_error,
     exit_with_error,
-    no_model,
     parse_arguments,
 )
 from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, read_soft_labels
@@ -249,7 +248,7 @@ def load_model(args) -> tuple[nn.Module, object, list[str]]:
     try:
         config = AutoConfig.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
     except OSError as error:
-        raise no_model(args.model, error) from error
+        raise no_model(f"--model {args.model}", error) from error
     model = AutoModelForImageClassification.from_pretrained(
         args.model, trust_remote_code=args.trust_remote_code, dtype=torch.float32
     )

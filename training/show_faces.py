@@ -19,8 +19,8 @@ from PIL import Image
 from transformers import pipeline
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import BUNDLED_MODEL, FACES, crop_face, find_faces, load_rgb
-from affectnet_plus.training.arguments import DataArguments, exit_with_error, no_model, parse_arguments
+from affectnet_plus.modeling import BUNDLED_MODEL, FACES, crop_face, find_faces, load_rgb, no_model
+from affectnet_plus.training.arguments import DataArguments, exit_with_error, parse_arguments
 from affectnet_plus.training.faces import known_truth, load_split
 from affectnet_plus.training.reports import figures
 
@@ -57,7 +57,7 @@ def main():
     try:
         fer = pipeline("soft-fer", model=args.model or str(BUNDLED_MODEL), faces="crop")
     except OSError as error:
-        exit_with_error(no_model(args.model, error))
+        exit_with_error(no_model(f"--model {args.model}", error))
     except ValueError as error:  # a model that is none of ours
         exit_with_error(error)
     try:

@@ -44,11 +44,6 @@ def _words_of_file(path: str) -> list[str]:
     return words
 
 
-def no_model(model: str, error: OSError) -> ValueError:
-    reason = str(error).splitlines()[0]
-    return ValueError(f"--model {model} is no folder with a model, and not to be had from the Hub: {reason}")
-
-
 def exit_with_error(error: Exception | str):
     """End the script with the error's sentence instead of a traceback; for what the user can mend."""
     tqdm.write(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)  # on a line of its own, bar or not

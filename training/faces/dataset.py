@@ -8,6 +8,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from affectnet_plus.modeling import normalization_of, pixel_values_of
 from affectnet_plus.training.faces.augmentation import altered_by, random_draws, timm_policy
 from affectnet_plus.training.faces.split import Split
 
@@ -26,6 +27,7 @@ class FaceDataset(Dataset):
     def __init__(self, split: Split, image_processor, targets: np.ndarray | None = None, auto_augment: str = ""):
         self.split = split
         self.image_processor = image_processor
+        self.normalization = normalization_of(image_processor)
         self.auto_augment = auto_augment
         self.size = image_processor.size["width"], image_processor.size["height"]
         self.targets = None if targets is None else torch.from_numpy(targets)
@@ -41,9 +43,14 @@ class FaceDataset(Dataset):
         row, seed = index if isinstance(index, tuple) else (index, None)
         image = self.split.image(row)
         if seed is None:
-            sample = {"pixel_values": self.image_processor(images=image, return_tensors="pt")["pixel_values"][0]}
+            sample = {"pixel_values": self._pixel_values(image)}
         else:
             image = image.resize(self.size, Image.Resampling.BILINEAR)
             image = altered_by(self.policy, image, seed) if self.auto_augment else image
             sample = {"faces": pil_to_tensor(image), "draws": random_draws(seed)}
         return sample | ({} if self.targets is None else {"targets": self.targets[row]})
+
+    def _pixel_values(self, image: Image.Image) -> torch.Tensor:
+        if self.normalization:  # of our models: as the pipeline does it
+            return torch.from_numpy(pixel_values_of(image, *self.normalization))
+        return self.image_processor(images=image, return_tensors="pt")["pixel_values"][0]

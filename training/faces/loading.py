@@ -184,19 +184,19 @@ def _labels(rows: datasets.Dataset, args) -> tuple[np.ndarray, list[str]]:
     column, order = args.label_column_name, label_names(args.label_order)
     feature, values = rows.features[column], rows[column][:]
     kind = getattr(feature, "dtype", "")
-    if not (isinstance(feature, datasets.ClassLabel) or kind == "string" or kind.startswith(("int", "uint"))):
-        raise ValueError(
-            f"Column {column!r} holds {kind or feature}, no class names and no numbers of classes: cast it to a "
-            "ClassLabel with names, or name another --label_column_name."
-        )
     if isinstance(feature, datasets.ClassLabel):
         names = feature.names
     else:
+        numbered = kind.startswith(("int", "uint")) and len(set(values)) <= len(affectnet_plus.CATEGORIES) + 1  # and -1
+        if not (numbered or kind == "string"):
+            raise ValueError(
+                f"Column {column!r} holds {kind or feature}, no class names and no numbers of classes: cast it to a "
+                "ClassLabel with names, or name another --label_column_name."
+            )
         names = sorted({str(value) for value in values if value not in (None, -1)})
-    place = {name: index for index, name in enumerate(names)}
-    if not isinstance(feature, datasets.ClassLabel):
+        place = {name: index for index, name in enumerate(names)}
         values = [place.get(str(value), -1) for value in values]
-    if all(re.fullmatch("[0-9]+", name) for name in names):
+    if names and all(re.fullmatch("[0-9]+", name) for name in names):
         names = _names_of_numbers(names, order, column)
     elif order and isinstance(feature, datasets.ClassLabel):
         raise ValueError(
