@@ -25,7 +25,6 @@ from affectnet_plus.modeling import BUNDLED_MODEL, BUNDLED_ONNX
 from affectnet_plus.releases.command_line import main
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt install chromium")
 CAMERA = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a test picture
 PATIENCE = 30_000  # milliseconds
 WITHOUT_TORCH = """
@@ -109,6 +108,8 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chromium():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: apt install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CAMERA)
         yield browser
