@@ -198,7 +198,7 @@ def test_bad_input_is_one_sentence(flags, says, release, ferplus, broken, tmp_pa
     ("prior", "says"),
     [
         ("uniform", "--prior takes train, validation, balanced, or a number for each of neutral happy"),
-        ("[0.5, 0.5]", "or a number for each of neutral happy"),
+        ("[0.5]", "or a number for each of neutral happy"),
         ("[0.3, 0.3, 0.3, 0.3, 0.1, 0.1, 0.1, 0.1]", "sum to 1, these to 1.6"),
         ("[1, 0, 0, 0, 0, 0, 0, 0]", "above 0 and below 1"),
     ],

@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from affectnet_plus import EXPRESSIONS, match_expressions
+from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import (
     AUConfig,
     AUForImageClassification,
@@ -73,9 +73,8 @@ def main():
         TrainingDataArguments, OptimizationArguments, FoldArguments, AUArguments, description=__doc__.split("\n\n")[0]
     )
     with exit_on_error():
-        expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(au_args.expressions))]
         config = AUConfig(
-            backbone=au_args.backbone, rest_outputs=au_args.rest_outputs, **au_args.input_settings(),
+            backbone=au_args.backbone, **au_args.input_settings(),
             backbone_normalization=normalization_of_start(au_args, [au_args.backbone]),
         )  # fmt: skip
         check_backbone(config.backbone, config.network_size)
@@ -83,8 +82,9 @@ def main():
         accelerator = loop.create_accelerator(args, fold_args)
         with loop.main_process_prepares(accelerator):  # the others find the cache
             if au_args.pretrained:
-                MultiHeadClassifier(config, expressions[0], pretrained=True)
+                MultiHeadClassifier(config, EXPRESSIONS[0], pretrained=True)
             train, evaluation = load_splits(data_args)
+        config = experts.fit_to_data(config, au_args, train.expressions)
         table = load_table(au_args.au_labels, au_args.au_target, config.action_units) if au_args.au_labels else None
         if table is not None:
             table.check_names(train, evaluation)
@@ -97,10 +97,10 @@ def main():
             source = {"au_labels": f"{table.name} ({table.source})", "au_labels_sha256": table.sha256}
             source["au_target"] = au_args.au_target
         labels = {"train": train.labels, "validation": evaluation.labels}
-        priors = prior_numbers(au_args.prior, labels.get)  # of all rows: all folds share it
+        priors = prior_numbers(au_args.prior, labels.get, train.expressions)  # of all rows: all folds share it
         runs = loop.plan_runs(
-            accelerator, data_args, args, fold_args, au_args, config, AUForImageClassification, expressions, train,
-            evaluation, source,
+            accelerator, data_args, args, fold_args, au_args, config, AUForImageClassification, au_args.expressions,
+            train, evaluation, source,
         )  # fmt: skip
         experts.plan_warm_starts(runs, au_args)
         repo_id = loop.create_private_repo(accelerator, args, fold_args)

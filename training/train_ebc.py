@@ -15,7 +15,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from affectnet_plus import EXPRESSIONS, match_expressions
+from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification, check_backbone
 from affectnet_plus.training import experts, loop
 from affectnet_plus.training.arguments import (
@@ -47,10 +47,8 @@ def main():
         TrainingDataArguments, OptimizationArguments, FoldArguments, EBCArguments, description=__doc__.split("\n\n")[0]
     )
     with exit_on_error():
-        expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(ebc_args.expressions))]
         config = EBCConfig(
             backbones=ebc_args.backbones,
-            rest_outputs=ebc_args.rest_outputs,
             **ebc_args.input_settings(),
             backbone_normalization=normalization_of_start(ebc_args, ebc_args.backbones),
         )
@@ -62,11 +60,12 @@ def main():
             if ebc_args.pretrained:
                 BinaryEnsemble(config, pretrained=True)
             train, evaluation = load_splits(data_args)
+        config = experts.fit_to_data(config, ebc_args, train.expressions)
         labels = {"train": train.labels, "validation": evaluation.labels}
-        priors = prior_numbers(ebc_args.prior, labels.get)  # of all rows: all folds share it
+        priors = prior_numbers(ebc_args.prior, labels.get, train.expressions)  # of all rows: all folds share it
         runs = loop.plan_runs(
-            accelerator, data_args, args, fold_args, ebc_args, config, EBCForImageClassification, expressions, train,
-            evaluation,
+            accelerator, data_args, args, fold_args, ebc_args, config, EBCForImageClassification, ebc_args.expressions,
+            train, evaluation,
         )  # fmt: skip
         experts.plan_warm_starts(runs, ebc_args)
         repo_id = loop.create_private_repo(accelerator, args, fold_args)

@@ -41,7 +41,10 @@ class DataArguments:
     image_column_name: str = field(default="image", metadata={"help": "Column that holds the face."})
     label_column_name: str = field(
         default="label",
-        metadata={"help": "Column that holds the human label. Class names are matched by name, never by index."},
+        metadata={
+            "help": "Column that holds the human label. Class names are matched by name, never by index. Without one, "
+            "the highest of the scores in --soft_label_column_name, or in a column for each expression, is the label."
+        },
     )
     label_order: list[str] = field(
         default_factory=list,

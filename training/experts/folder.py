@@ -7,9 +7,22 @@ import torch
 from safetensors.torch import load_file
 
 from affectnet_plus import EXPRESSIONS
+from affectnet_plus.training.arguments import ExpertArguments
 from affectnet_plus.training.loop import Job, Run, one_vs_rest
 from affectnet_plus.training.loop.folders import locked, written_beside
 from affectnet_plus.training.loop.settings import check_same_network
+
+
+def fit_to_data(config, expert_args: ExpertArguments, expressions: list[str]):
+    """The config of experts for data of these expressions; completes the arguments by what the data decide."""
+    if expert_args.rest_outputs is None:
+        has_start = expert_args.warm_start_epochs or expert_args.init_from
+        expert_args.rest_outputs = len(expressions) - 1 if has_start else 0
+    expert_args.expressions = expert_args.expressions or expressions
+    decided = {"id2label": dict(enumerate(expressions)), "rest_outputs": expert_args.rest_outputs}
+    if hasattr(config, "action_units"):
+        decided["action_units"] = None  # the default, of these expressions
+    return type(config).from_dict(config.to_dict() | decided)
 
 
 def expression_and_others(is_expression: np.ndarray) -> dict:
