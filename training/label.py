@@ -244,7 +244,9 @@ def fuse(accelerator, args, kinds: dict, evaluation: Split, target: Path, prior:
     outputs = predict_shared(accelerator, args, model, evaluation, f"fusing {target.name}")
     if accelerator.is_main_process:  # also because transformers saves on the first rank only
         of_both = prior_of({None: kinds})
-        fit_fusion(model, outputs["ebc_logits"], outputs["au_expert_logits"], evaluation.labels, of_both)
+        fit_fusion(
+            model, outputs["ebc_logits"], outputs["au_expert_logits"], evaluation.labels, of_both, evaluation.known
+        )
         calibrate_to(model.config, prior)
         with written_beside(target) as folder:
             model.cpu().save_pretrained(folder)

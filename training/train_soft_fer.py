@@ -50,6 +50,7 @@ from affectnet_plus.training.soft_fer import (
     add_soft_labels,
     batch_alteration,
     check_affect,
+    complete_by_human_labels,
     digest_of,
     expressions_to_learn,
     groups_of,
@@ -97,6 +98,10 @@ def main():
                 with_soft_labels=model_args.target != "hard",
                 without_class=model_args.target in ("soft", "distribution"),
             )
+        if len(data_args.sources()) > 1 and (model_args.soft_labels or model_args.by_subset):
+            raise ValueError("--soft_labels and --by_subset are of one dataset, and several are named: leave them out.")
+        if model_args.learns_soft_labels and not model_args.soft_labels:
+            complete_by_human_labels(train)
         model_args.expressions = names = expressions_to_learn(train, model_args, teacher)
         config = SoftFerConfig.from_dict(config.to_dict() | {"id2label": dict(enumerate(names))})
         train, evaluation = labelled_as(train, names), labelled_as(evaluation, names)
@@ -184,13 +189,26 @@ def soft_fer_targets_loss(
     (expressions, affect), (of_expressions, of_affect) = (
         x.tensor_split([config.num_labels], 1) for x in (outputs, targets)
     )
-    loss = soft_fer_loss(expressions, of_expressions, config.activation)
+    loss = known_loss(expressions, of_expressions, config.activation)
     if config.valence_arousal:
         is_known = ~of_affect.isnan()
         number = (is_known if known is None else known[config.num_labels :]).sum()
         errors = F.mse_loss(affect.tanh(), of_affect.nan_to_num(), reduction="none") * is_known
         loss = loss + valence_arousal_weight * errors.sum() / number.clamp(min=1e-6)  # 0 / 0 is 0
     return loss
+
+
+def known_loss(outputs: Tensor, targets: Tensor, activation: str) -> Tensor:
+    """`soft_fer_loss` of (B, expressions); targets that are NaN count for nothing: a softmax is one of the others."""
+    unknown = targets.isnan()
+    if not unknown.any():
+        return soft_fer_loss(outputs, targets, activation)
+    if activation == "softmax":
+        return soft_fer_loss(
+            outputs.masked_fill(unknown, torch.finfo(outputs.dtype).min), targets.nan_to_num(), activation
+        )
+    errors = F.binary_cross_entropy_with_logits(outputs, targets.nan_to_num(), reduction="none")
+    return errors.masked_fill(unknown, 0).mean()
 
 
 def figures(outputs: dict[str, np.ndarray], config: SoftFerConfig, evaluation: Split) -> dict[str, float]:
@@ -200,13 +218,12 @@ def figures(outputs: dict[str, np.ndarray], config: SoftFerConfig, evaluation: S
     log_odds = torch.from_numpy(outputs)
     if config.activation == "softmax":
         log_odds = log_odds_of_softmax(log_odds)
-    labels = indices_among(config.expressions, evaluation.labels)
-    human = HumanLabels(config.expressions).compute(predictions=outputs.argmax(axis=1), references=labels)
+    labels, columns = indices_among(config.expressions, evaluation.labels), match_expressions(config.expressions)
+    predicted = np.where(evaluation.known[:, columns], outputs, -np.inf).argmax(axis=1)
+    human = HumanLabels(config.expressions).compute(predictions=predicted, references=labels)
     result = {name: human[name] for name in ("accuracy", "macro_f1")}
     if evaluation.soft_labels is not None:
-        result["js_divergence"] = js_divergence(
-            log_odds.sigmoid().numpy(), evaluation.soft_labels[:, match_expressions(config.expressions)]
-        )
+        result["js_divergence"] = js_divergence(log_odds.sigmoid().numpy(), evaluation.soft_labels[:, columns])
     if config.valence_arousal:
         near = ValenceArousal().compute(predictions=np.tanh(affect), references=evaluation.affect())
         result["ccc"] = float(np.mean([near[name]["ccc"] for name in ("valence", "arousal")]))

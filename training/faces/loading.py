@@ -15,6 +15,7 @@ import affectnet_plus
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.releases.expressions import label_names, listed
 from affectnet_plus.releases.files import RASTER_ENDINGS
+from affectnet_plus.training.faces.joining import joined
 from affectnet_plus.training.faces.shares import classes_of, shares_of
 from affectnet_plus.training.faces.split import METADATA, NO_AFFECT, Split, broken_images, without_broken_images
 
@@ -47,7 +48,23 @@ def load_split(
     args, split: str, max_samples: int | None = None, with_soft_labels: bool = False, without_class: bool = False
 ) -> Split:
     """Load what `DataArguments` name; raises `ValueError` where the columns or class names do not fit. Where rows have
-    shares in place of a label, those of which none is the highest are left out, but `without_class`."""
+    shares in place of a label, those of which none is the highest are left out, but `without_class`. Of several
+    datasets all rows, the first `max_samples` of each."""
+    how, parts = (split, max_samples, with_soft_labels, without_class), {}
+    sources = args.sources()
+    if len(sources) == 1:
+        return _load_one(sources[0], *how)
+    for source in sources:
+        name = source.name()
+        try:
+            part = _load_one(source, *how)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        parts[name if name not in parts else f"{name} ({len(parts) + 1})"] = part
+    return joined(parts)
+
+
+def _load_one(args, split: str, max_samples: int | None, with_soft_labels: bool, without_class: bool) -> Split:
     dataset = load_rows(args)
     if split not in dataset:
         raise ValueError(

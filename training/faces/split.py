@@ -25,8 +25,9 @@ NO_AFFECT = -2  # where AffectNet has no valence or arousal
 class Split:
     """Rows of one split: `labels` (N,) are indices into EXPRESSIONS (-1: none of them), `soft_labels` (N, 8) or None.
 
-    `known` (N, 8) are the expressions that whoever labelled a row could choose, by default all; where the classes are
-    seven, nothing is known of the eighth, and its column of `soft_labels` is NaN.
+    `datasets` (N,) name the dataset that a row is of, where rows of several were joined. `known` (N, 8) are the
+    expressions that whoever labelled a row could choose, by default all; where the classes are seven, nothing is known
+    of the eighth, and its column of `soft_labels` is NaN.
 
     `ids` (N,) tell a row from all others of its split: `image_id` where there is such a column, else the name of the
     image file without its ending, else, where names are missing or come twice, the number of the row. `names` (N,) are
@@ -46,6 +47,7 @@ class Split:
     contents: np.ndarray | None = None
     folds_by: str | None = None  # "content" or "id", None: nobody has tried to read contents yet
     known: np.ndarray | None = None
+    datasets: np.ndarray | None = None
 
     def __post_init__(self):
         if self.known is None:
@@ -97,6 +99,7 @@ class Split:
         metadata = None if self.metadata is None else self.metadata.select(rows)
         contents = None if self.contents is None else self.contents[rows]
         columns = {name: getattr(self, name)[rows] for name in ("labels", "ids", "names", "known")}
+        columns["datasets"] = None if self.datasets is None else self.datasets[rows]
         return dataclasses.replace(
             self,
             images=self.images.select(rows),
@@ -105,6 +108,11 @@ class Split:
             contents=contents,
             **columns,
         )
+
+    def rows_by_dataset(self) -> dict[str, int]:
+        """Empty where all rows are of one dataset."""
+        names, counts = ([], []) if self.datasets is None else np.unique(self.datasets, return_counts=True)
+        return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
 
     def without_fold(self, fold: int, num_folds: int) -> "Split":
         return self.select(np.flatnonzero(self.folds(num_folds) != fold))

@@ -6,7 +6,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from affectnet_plus import match_expressions
-from affectnet_plus.training.faces import FaceDataset, indices_among
+from affectnet_plus.training.faces import FaceDataset, Split, indices_among
 from affectnet_plus.training.loop.folders import locked_for_reading, locked_if_shared, written_beside
 from affectnet_plus.training.loop.predict import predict
 from affectnet_plus.training.loop.runs import Run
@@ -32,9 +32,10 @@ def evaluate_folder(run: Run) -> None:
     labels = indices_among(expressions, evaluation.labels)
     indices = match_expressions(expressions)
     scores = 1 / (1 + np.exp(-logits))
-    metrics = one_vs_rest(expressions, scores, labels)
+    metrics = one_vs_rest(expressions, scores, evaluation)
     if (labels >= 0).all():  # of experts, all are there
-        metrics["accuracy"] = float((scores.argmax(axis=1) == labels).mean())
+        possible = np.where(evaluation.known[:, indices], scores, -1)
+        metrics["accuracy"] = float((possible.argmax(axis=1) == labels).mean())
         if evaluation.soft_labels is not None:
             metrics["js_divergence"] = js_divergence(scores, evaluation.soft_labels[:, indices])
     metrics["rows"] = len(labels)
@@ -46,5 +47,9 @@ def evaluate_folder(run: Run) -> None:
     print(text)
 
 
-def one_vs_rest(expressions: list[str], scores: np.ndarray, labels: np.ndarray) -> dict:
-    return OneVsRest(expressions).compute(predictions=scores, references=labels)
+def one_vs_rest(expressions: list[str], scores: np.ndarray, split: Split) -> dict:
+    """`OneVsRest` of scores (N, expressions), each among the rows of the split of which its expression is known."""
+    return OneVsRest(expressions).compute(
+        predictions=np.where(split.known[:, match_expressions(expressions)], scores, np.nan),
+        references=indices_among(expressions, split.labels),
+    )

@@ -27,6 +27,7 @@ def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelera
         "split": data_args.train_split_name,
         "label_column": data_args.label_column_name,
         "rows": len(train),
+        **({"rows_by_dataset": by_dataset} if (by_dataset := train.rows_by_dataset()) else {}),
         "ids": train.id_source,
         "labels_sha256": hashlib.sha256(train.labels.astype("int8").tobytes()).hexdigest()[:16],
         **of_kind,

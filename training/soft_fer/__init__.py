@@ -4,6 +4,7 @@ from .arguments import SoftFerArguments
 from .targets import (
     add_soft_labels,
     check_affect,
+    complete_by_human_labels,
     expressions_to_learn,
     groups_of,
     labelled_as,

@@ -88,6 +88,24 @@ def add_soft_labels(train: Split, model_args: SoftFerArguments) -> dict:
     return record | {"soft_labels_sha256": digest}
 
 
+def human_targets(split: Split) -> np.ndarray:
+    """(rows, 8) 1 for the human label, 0 for other expressions, NaN where they are not known of the row."""
+    one_hot = np.eye(len(EXPRESSIONS) + 1)[split.labels][:, :-1]  # the last: no class
+    return np.where(split.known, one_hot, np.nan)
+
+
+def complete_by_human_labels(train: Split) -> None:
+    """Let the human label stand in where one of several datasets has no soft labels, and say so."""
+    if train.soft_labels is None or not (lacking := np.isnan(train.soft_labels).all(axis=1)).any():
+        return
+    train.soft_labels = np.where(lacking[:, None], human_targets(train), train.soft_labels)
+    print(
+        f"train_soft_fer.py: {int(lacking.sum()):,} rows of {train.name} have no soft label: their human label is "
+        "learned in its place.",
+        file=sys.stderr,
+    )
+
+
 def targets_of(split: Split, model_args: SoftFerArguments) -> np.ndarray:
     """(rows, expressions) float32, and two columns more with valence and arousal; NaN where unknown."""
     targets = _of_expressions(split, model_args)
@@ -98,12 +116,12 @@ def _of_expressions(split: Split, model_args: SoftFerArguments) -> np.ndarray:
     """(rows, expressions) float32. Where a teacher says everything, rows may have no soft labels: their human label
     stands in, unlearned."""
     columns = match_expressions(model_args.expressions)
-    human = np.eye(len(EXPRESSIONS) + 1, dtype="float32")[split.labels][:, columns]  # the last: no class
+    human = human_targets(split)[:, columns].astype("float32")
     targets = human
     if model_args.target != "hard" and split.soft_labels is not None:
         targets = split.soft_labels[:, columns].astype("float32")
         if model_args.target != "soft":
-            targets = targets / np.maximum(targets.sum(axis=1, keepdims=True), 1e-12)
+            targets = targets / np.maximum(np.nansum(targets, axis=1, keepdims=True), 1e-12)
         if model_args.target == "mixed":
             targets = model_args.hard_weight * human + (1 - model_args.hard_weight) * targets
     return targets
@@ -111,7 +129,7 @@ def _of_expressions(split: Split, model_args: SoftFerArguments) -> np.ndarray:
 
 def warn_of_absent_expressions(split: Split, model_args: SoftFerArguments) -> None:
     """Of the expressions that no target says anything of, as where a class of the dataset has no rows."""
-    any_shows = _of_expressions(split, model_args).any(axis=0)
+    any_shows = np.nan_to_num(_of_expressions(split, model_args)).any(axis=0)
     if absent := [name for name, shown in zip(model_args.expressions, any_shows, strict=True) if not shown]:
         print(
             f"train_soft_fer.py: warning: no row of {split.name} shows {listed(absent)}: the model will learn that "

@@ -65,7 +65,8 @@ def batch_alteration(model_args: SoftFerArguments, teacher: SoftLabelModel | Non
             if model_args.target != "soft":
                 seen = seen / seen.sum(dim=1, keepdim=True)
             of_expressions, of_affect = targets.tensor_split([seen.shape[1]], dim=1)
-            targets = torch.cat([of_expressions.lerp(seen, model_args.teacher_weight), of_affect], dim=1)
+            mixed = of_expressions.lerp(seen, model_args.teacher_weight)
+            targets = torch.cat([torch.where(of_expressions.isnan(), seen, mixed), of_affect], dim=1)
         return pixel_values, targets
 
     return alter

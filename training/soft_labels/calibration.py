@@ -76,10 +76,11 @@ def reexpress(scores: np.ndarray, from_prior: Sequence[float], to_prior: Sequenc
     return present / (present + (1 - np.asarray(scores, dtype=np.float64)))
 
 
-def class_frequencies(labels: np.ndarray) -> np.ndarray:
-    """(8,) shares of the expressions among `labels` (N,), indices; -1, no expression, does not count."""
+def class_frequencies(labels: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+    """(8,) shares of the expressions among `labels` (N,), indices, each among the rows where it is `known` (N, 8), all
+    by default; -1, no expression, does not count."""
     counts = np.bincount(labels[labels >= 0], minlength=len(EXPRESSIONS))
-    return counts / max(1, counts.sum())
+    return counts / np.maximum(1, counts.sum() if known is None else known[labels >= 0].sum(axis=0))
 
 
 def prior_of_rows(labels: np.ndarray, prior: np.ndarray | None) -> np.ndarray | None:
@@ -90,10 +91,10 @@ def prior_of_rows(labels: np.ndarray, prior: np.ndarray | None) -> np.ndarray | 
 
 
 def prior_numbers(
-    asked: str | Sequence[float], labels_of: Callable[[str], np.ndarray], expressions: Sequence[str]
+    asked: str | Sequence[float], frequencies_in: Callable[[str], np.ndarray], expressions: Sequence[str]
 ) -> np.ndarray:
-    """(8,) what --prior asks for of these expressions, NaN for others. `labels_of("train")` and
-    `labels_of("validation")` give the human labels (N,) of a split, and are called only where its frequencies are asked
+    """(8,) what --prior asks for of these expressions, NaN for others. `frequencies_in("train")` and
+    `frequencies_in("validation")` give the `class_frequencies` of a split, and are called only where they are asked
     for; one that has no rows of an expression gives 0. `ValueError` where numbers are not one for each."""
     prior, wanted = np.full(len(EXPRESSIONS), np.nan), match_expressions(expressions)
     if not isinstance(asked, str):
@@ -103,5 +104,5 @@ def prior_numbers(
     elif asked == "balanced":
         prior[wanted] = 1 / len(wanted)
     else:
-        prior[wanted] = class_frequencies(labels_of(asked))[wanted]
+        prior[wanted] = frequencies_in(asked)[wanted]
     return prior

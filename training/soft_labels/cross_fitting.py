@@ -109,7 +109,8 @@ def seen_splits(splits: list[Split], folds: dict, settings: dict) -> list[str]:
         for record in records:
             if record.get("split") != split.name:
                 continue
-            if record.get("folds_by") == "content" or record.get("ids") == split.id_source:
+            of_several = "rows_by_dataset" in record  # this one may be among them
+            if of_several or record.get("folds_by") == "content" or record.get("ids") == split.id_source:
                 seen.add(split.name)
             elif record.get("data") == settings["data"]:
                 raise ValueError(

@@ -23,20 +23,22 @@ def fused_model(ebc, au, tta: bool = False) -> FusedForImageClassification:
 
 
 def fit_fusion(
-    model, ebc_logits: np.ndarray, au_logits: np.ndarray, labels: np.ndarray, prior: Sequence[float] | None = None
-) -> None:
+    model, ebc_logits: np.ndarray, au_logits: np.ndarray, labels: np.ndarray, prior: Sequence[float] | None = None,
+    known: np.ndarray | None = None,
+) -> None:  # fmt: skip
     """Write into the model's config the weights under which `labels` (N,), indices of EXPRESSIONS, are likeliest.
 
     `ebc_logits`, `au_logits`: (N, expressions of the model) of validation rows, calibrated to the class frequencies
-    `prior` (8,); None: to those of these rows. Halves are believed until rows speak against it (a normal distribution
-    with standard deviation 0.11). The mixture is not sharpened again to fit the labels: one label a face is more
-    extreme than what many people see in it.
+    `prior` (8,); None: to those of these rows. Of an expression only the rows count of which it is `known` (N, 8).
+    Halves are believed until rows speak against it (a normal distribution with standard deviation 0.11). The mixture is
+    not sharpened again to fit the labels: one label a face is more extreme than what many people see in it.
     """
     names = model.config.expressions
     for column, (i, name) in enumerate(zip(match_expressions(names), names, strict=True)):
-        ebc, au = (torch.from_numpy(logits[:, column].astype(np.float64)) for logits in (ebc_logits, au_logits))
-        is_expression = torch.from_numpy(labels == i)
-        row_weights = torch.from_numpy(importance_weights(labels == i, None if prior is None else prior[i]))
+        rows = slice(None) if known is None else known[:, i]
+        ebc, au = (torch.from_numpy(logits[rows, column].astype(np.float64)) for logits in (ebc_logits, au_logits))
+        is_expression = torch.from_numpy(labels[rows] == i)
+        row_weights = torch.from_numpy(importance_weights(labels[rows] == i, None if prior is None else prior[i]))
 
         def loss(weight, ebc=ebc, au=au, is_expression=is_expression, row_weights=row_weights):
             log_odds = mixed_log_odds(ebc, au, torch.tensor(weight, dtype=torch.float64))

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.training.soft_labels.calibration import prior_numbers, reexpress
+from affectnet_plus.training.soft_labels.calibration import class_frequencies, prior_numbers, reexpress
 from affectnet_plus.training.soft_labels.fusion import calibrate_to
 
 UNKNOWN_PRIOR = "unknown (before priors were recorded)"
@@ -47,7 +47,8 @@ def prior_of_labels(args, from_prior: np.ndarray | None, labels_of: Callable[[st
             f"--prior: what these scores are calibrated to is {UNKNOWN_PRIOR}. Leave --prior out, or train the experts "
             "anew."
         )
-    prior = prior_numbers(args.prior, labels_of, [EXPRESSIONS[i] for i in np.flatnonzero(~np.isnan(from_prior))])
+    names = [EXPRESSIONS[i] for i in np.flatnonzero(~np.isnan(from_prior))]
+    prior = prior_numbers(args.prior, lambda split: class_frequencies(labels_of(split)), names)
     if (wrong := (prior <= 0) | (prior >= 1)).any():
         name = EXPRESSIONS[int(wrong.argmax())]
         raise ValueError(f"--prior {args.prior}: no row there is {name}, or all are. Give numbers instead.")
