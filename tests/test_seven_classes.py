@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 from runs import SOFT_FER, Script, refused, train
+from small_models import model_of
 from transformers import AutoConfig, pipeline
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS
@@ -131,6 +132,11 @@ def test_what_seven_classes_do_not_allow_is_one_sentence(line, faces, tmp_path, 
     flags = ["--ebc", line / "ebc", "--au", line / "au", "--dataset_name", faces]
     said = refused(label, [*flags, "--write_release", "R"], tmp_path / "soft", monkeypatch, capsys)
     assert "a release has eight scores a face, and these experts do not know contempt" in said
+    for kind, names in (("ebc", ["happy", "sad"]), ("au", ["happy", "fear"])):
+        model_of(kind, id2label=dict(enumerate(names))).save_pretrained(tmp_path / kind)
+    flags = ["--ebc", tmp_path / "ebc", "--au", tmp_path / "au", "--dataset_name", faces]
+    said = refused(label, flags, tmp_path / "soft", monkeypatch, capsys)
+    assert "The EBC has expressions ['happy', 'sad'], the AU experts have ['happy', 'fear']: train both alike" in said
     flags = ["--dataset_name", faces, "--target", "hard", "--expressions", "happy", "contempt"]
     said = refused(train_soft_fer, flags, tmp_path / "student", monkeypatch, capsys)
     assert "--expressions: nothing is known of contempt here" in said

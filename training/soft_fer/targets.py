@@ -78,7 +78,7 @@ def add_soft_labels(train: Split, model_args: SoftFerArguments) -> dict:
             f"{train.name} has no soft labels: make them by label.py and name its folder by --soft_labels, name "
             "their column by --soft_label_column_name, or take --target hard."
         )
-    empty = ~np.nan_to_num(train.soft_labels[:, match_expressions(model_args.expressions)]).any(axis=1)
+    empty = ~np.nan_to_num(train.soft_labels[:, match_expressions(model_args.expressions or EXPRESSIONS)]).any(axis=1)
     if model_args.target != "soft" and empty.any():
         raise ValueError(
             f"--target {model_args.target}: {int(empty.sum())} rows of {train.name} have only zeros as soft label, "
@@ -115,7 +115,7 @@ def targets_of(split: Split, model_args: SoftFerArguments) -> np.ndarray:
 def _of_expressions(split: Split, model_args: SoftFerArguments) -> np.ndarray:
     """(rows, expressions) float32. Where a teacher says everything, rows may have no soft labels: their human label
     stands in, unlearned."""
-    columns = match_expressions(model_args.expressions)
+    columns = match_expressions(model_args.expressions or EXPRESSIONS)
     human = human_targets(split)[:, columns].astype("float32")
     targets = human
     if model_args.target != "hard" and split.soft_labels is not None:
@@ -130,7 +130,9 @@ def _of_expressions(split: Split, model_args: SoftFerArguments) -> np.ndarray:
 def warn_of_absent_expressions(split: Split, model_args: SoftFerArguments) -> None:
     """Of the expressions that no target says anything of, as where a class of the dataset has no rows."""
     any_shows = np.nan_to_num(_of_expressions(split, model_args)).any(axis=0)
-    if absent := [name for name, shown in zip(model_args.expressions, any_shows, strict=True) if not shown]:
+    if absent := [
+        name for name, shown in zip(model_args.expressions or EXPRESSIONS, any_shows, strict=True) if not shown
+    ]:
         print(
             f"train_soft_fer.py: warning: no row of {split.name} shows {listed(absent)}: the model will learn that "
             "nobody does; without it, by --expressions, it has no such output.",
