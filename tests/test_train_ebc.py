@@ -156,7 +156,6 @@ def test_flags_from_a_file(ferplus, tmp_path):
         (["--data_dir", "/no/such/release"], ["/no/such/release"]),
         (["--data_dir", "{release}", "--image_size", "-1"], ["--image_size", "-1"]),
         (["--dataset_name", "/no/such/folder"], ["/no/such/folder"]),
-        (["--data_dir", "{release}", "--dataset_name", "{ferplus}"], ["--data_dir", "--dataset_name"]),
         (
             ["--dataset_name", "{ferplus}", "--label_column_name", "emotion"],
             ["emotion", "soft_label", "--label_column"],
