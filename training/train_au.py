@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from affectnet_plus import EXPRESSIONS, match_expressions
+from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import (
     AUConfig,
     AUForImageClassification,
@@ -36,7 +36,7 @@ from affectnet_plus.training.arguments import (
 )
 from affectnet_plus.training.faces import Split, load_splits
 from affectnet_plus.training.loop.initial_weights import normalization_of_start
-from affectnet_plus.training.soft_labels.calibration import fit_calibration, prior_numbers
+from affectnet_plus.training.soft_labels.calibration import class_frequencies, fit_calibration, prior_numbers
 
 
 @dataclass
@@ -73,9 +73,8 @@ def main():
         TrainingDataArguments, OptimizationArguments, FoldArguments, AUArguments, description=__doc__.split("\n\n")[0]
     )
     with exit_on_error():
-        expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(au_args.expressions))]
         config = AUConfig(
-            backbone=au_args.backbone, rest_outputs=au_args.rest_outputs, **au_args.input_settings(),
+            backbone=au_args.backbone, **au_args.input_settings(),
             backbone_normalization=normalization_of_start(au_args, [au_args.backbone]),
         )  # fmt: skip
         check_backbone(config.backbone, config.network_size)
@@ -83,8 +82,9 @@ def main():
         accelerator = loop.create_accelerator(args, fold_args)
         with loop.main_process_prepares(accelerator):  # the others find the cache
             if au_args.pretrained:
-                MultiHeadClassifier(config, expressions[0], pretrained=True)
+                MultiHeadClassifier(config, EXPRESSIONS[0], pretrained=True)
             train, evaluation = load_splits(data_args)
+        config = experts.fit_to_data(config, au_args, train.expressions)
         table = load_table(au_args.au_labels, au_args.au_target, config.action_units) if au_args.au_labels else None
         if table is not None:
             table.check_names(train, evaluation)
@@ -96,11 +96,14 @@ def main():
         if table is not None:
             source = {"au_labels": f"{table.name} ({table.source})", "au_labels_sha256": table.sha256}
             source["au_target"] = au_args.au_target
-        labels = {"train": train.labels, "validation": evaluation.labels}
-        priors = prior_numbers(au_args.prior, labels.get)  # of all rows: all folds share it
+        frequencies = {
+            name: class_frequencies(rows.labels, rows.known)
+            for name, rows in (("train", train), ("validation", evaluation))
+        }
+        priors = prior_numbers(au_args.prior, frequencies.get, train.expressions)  # of all rows: all folds share it
         runs = loop.plan_runs(
-            accelerator, data_args, args, fold_args, au_args, config, AUForImageClassification, expressions, train,
-            evaluation, source,
+            accelerator, data_args, args, fold_args, au_args, config, AUForImageClassification, au_args.expressions,
+            train, evaluation, source,
         )  # fmt: skip
         experts.plan_warm_starts(runs, au_args)
         repo_id = loop.create_private_repo(accelerator, args, fold_args)
@@ -113,15 +116,17 @@ def main():
             pretrained = au_args.pretrained and not run.initial_weights
             for expression in run.to_train:
                 index, units = EXPRESSIONS.index(expression), config.action_units[expression]
-                is_expression, measured_on = run.train.labels == index, run.evaluation.labels == index  # (rows,)
+                measured_on = run.evaluation.labels == index  # (rows,)
                 network = run.create(expression, partial(MultiHeadClassifier, config, expression, pretrained))
                 targets = targets_of(run.train, expression, units, table)  # (rows, 1 + units)
-                job = run.job(expression, targets, **experts.expression_and_others(is_expression))
+                job = run.job(expression, targets, **experts.expression_and_others(run.train, expression))
                 network, outputs, record = loop.fit(
-                    job, network, loss, experts.expression_figures(measured_on, slice(1)), experts.best_epoch_by(run)
-                )
+                    job, network, loss, experts.expression_figures(run.evaluation, expression, slice(1)),
+                    experts.best_epoch_by(run),
+                )  # fmt: skip
                 log_odds, of_units = outputs["logits"][:, :1], outputs["logits"][:, 1:]
-                calibration = fit_calibration(log_odds, measured_on, priors[index])
+                known = run.evaluation.known[:, index]
+                calibration = fit_calibration(log_odds[known], measured_on[known], priors[index])
                 au_auroc = presence_auroc(
                     targets_of(run.evaluation, expression, units, table)[:, 1:], of_units, units, table
                 )

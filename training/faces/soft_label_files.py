@@ -25,8 +25,9 @@ def known_truth(split: Split, args) -> tuple[np.ndarray | None, str]:
 
 
 def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> np.ndarray:
-    """(rows, 8) of a column that label.py wrote for the split, in its order; raises `ValueError` where a row has none,
-    or where rows may be other ones: nothing but their number tells them apart, or most human labels are others."""
+    """(rows, 8) of a column that label.py wrote for the split, in its order, NaN for what its experts do not know;
+    raises `ValueError` where a row has none, or where rows may be other ones: nothing but their number tells them
+    apart, or most human labels are others."""
     files = files_of(folder, split.name)
     settings = Path(folder) / "label.json"
     labelled_by = json.loads(settings.read_text())["splits"][split.name].get("ids") if settings.exists() else None
@@ -56,7 +57,14 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
                 f"{folder} is of other faces that have the same ids, or of other human labels: they are not those "
                 f"written there in {share:.0%} of the rows of {split.name}. Label these rows."
             )
-    return np.array([scores[row_id] for row_id in wanted])
+    return np.array([scores[row_id] for row_id in wanted], dtype=np.float64)
+
+
+def expressions_of(folder: str) -> list[str]:
+    """The expressions that labels of label.py know; its other scores are null."""
+    settings = Path(folder) / "label.json"
+    settings = json.loads(settings.read_text()) if settings.is_file() else {}
+    return settings.get("expressions", list(EXPRESSIONS))
 
 
 def files_of(folder: str, split: str) -> list[Path]:

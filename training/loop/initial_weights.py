@@ -158,7 +158,9 @@ def _for_backbone(read: dict, name: str, image_size: int) -> dict:
             f"the first of {len(differing)}. Backbone, --image_size and --upscale have to be those it had."
         )
     of_last = {key: weight for key, weight in read["state"].items() if key.startswith(last)}
-    return read | {"state": state, "last": of_last if read["expressions"] == list(EXPRESSIONS) else {}}
+    names = read["expressions"] or ["none"]
+    ours = names == [name for name in EXPRESSIONS if name in names]
+    return read | {"state": state, "last": of_last if ours else {}}
 
 
 def _last_layers(backbone: nn.Module) -> tuple[str, ...]:
@@ -169,17 +171,18 @@ def _last_layers(backbone: nn.Module) -> tuple[str, ...]:
 def load_weights(network: nn.Module, weights: list[dict], config, name: str, labels: np.ndarray) -> None:
     """Put what `read_weights` gave into the network's backbones.
 
-    The last layer starts at random, but where an expert has an output for every expression (`rest_outputs`): then it is
-    the one read (if it was taught a softmax of the expressions), the expression's row first, and shifted from the
+    The last layer starts at random, but where an expert has an output for every expression of the softmax that was read
+    (`rest_outputs`, and its own): then it is that one's, the expression's row first, and shifted from the
     share that the expression had of the faces drawn then, by its frequency among the training `labels` and the sampler,
     to the half that it will be of those drawn now.
     """
     for backbone, read in zip(backbones_in(network), weights, strict=True):
         state = dict(read["state"])
-        if read["last"] and name in EXPRESSIONS and getattr(config, "rest_outputs", 0) == len(EXPRESSIONS) - 1:
-            index = EXPRESSIONS.index(name)
-            order = [index, *(i for i in range(len(EXPRESSIONS)) if i != index)]
-            counts = np.bincount(labels, minlength=len(EXPRESSIONS))
+        names = read["expressions"] or []
+        if read["last"] and name in names and getattr(config, "rest_outputs", 0) == len(names) - 1:
+            index = names.index(name)
+            order = [index, *(i for i in range(len(names)) if i != index)]
+            counts = np.array([(labels == EXPRESSIONS.index(other)).sum() for other in names])
             shares = np.where(counts > 0, counts ** _POWER_OF_SHARES[read["sampler"]], 0)
             initial = backbone.state_dict()
             for key, rows in read["last"].items():  # (expressions, ...)

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from transformers import AutoConfig
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import INPUT_SETTINGS
+from affectnet_plus.modeling import INPUT_SETTINGS, SoftFerConfig
 from affectnet_plus.training.faces import Split
 from affectnet_plus.training.loop.checkpoints import find_checkpoints, read_state
 from affectnet_plus.training.loop.folders import finish_moves, locked_if_shared
@@ -27,6 +27,7 @@ def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelera
         "split": data_args.train_split_name,
         "label_column": data_args.label_column_name,
         "rows": len(train),
+        **({"rows_by_dataset": by_dataset} if (by_dataset := train.rows_by_dataset()) else {}),
         "ids": train.id_source,
         "labels_sha256": hashlib.sha256(train.labels.astype("int8").tobytes()).hexdigest()[:16],
         **of_kind,
@@ -87,6 +88,8 @@ def check_same_network(output_dir: Path, config) -> None:
         return
     there = AutoConfig.from_pretrained(output_dir)
     of_network = ("model_type", "backbones", "backbone", "action_units", "rest_outputs", "valence_arousal")
+    if config.model_type == SoftFerConfig.model_type:  # experts complete each other
+        of_network = (*of_network, "expressions")
     for key in (*of_network, "activation", "backbone_normalization", *INPUT_SETTINGS):
         ours, theirs = (list(v) if isinstance(v := getattr(c, key, None), tuple) else v for c in (config, there))
         if ours != theirs:

@@ -7,7 +7,6 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import AutoConfig
 
-from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import FusedConfig
 from affectnet_plus.training.faces import Split, load_rows, split_to_label
 from affectnet_plus.training.soft_labels.priors import prior_of
@@ -40,9 +39,11 @@ def find_folds(args) -> dict[int | None, dict[str, str]]:
             config = AutoConfig.from_pretrained(path)
             if config.model_type != f"affectnet_plus_{kind}":
                 raise ValueError(f"--{kind} {path} is a {config.model_type}: name a folder that train_{kind}.py wrote.")
-            if tuple(config.expressions) != EXPRESSIONS:
-                missing = [name for name in EXPRESSIONS if name not in config.expressions]
-                raise ValueError(f"--{kind} {path} lacks {', '.join(missing)}: train_{kind}.py --expressions ...")
+            if len(config.expressions) < 2:
+                raise ValueError(
+                    f"--{kind} {path} holds an expert of {config.expressions[0]} alone, and a soft label is of two "
+                    f"expressions at least: train_{kind}.py --expressions ..."
+                )
             if folds and {record.get("num_folds") for record in config.training.values()} != {len(folds)}:
                 raise ValueError(f"--{kind} {folder} has {len(folds)} of its folds only: train the others, too.")
             found.setdefault(fold, {})[kind] = str(path)
@@ -50,9 +51,22 @@ def find_folds(args) -> dict[int | None, dict[str, str]]:
         raise ValueError(f"--ebc {args.ebc} and --au {args.au} do not have the same folds: train both alike.")
     for kinds in found.values():
         FusedConfig(**{kind: AutoConfig.from_pretrained(path) for kind, path in kinds.items()})  # do they fit?
+    expressions_of_experts(found)
     prior_of(found)
     folds_by(found)
     return found
+
+
+def expressions_of_experts(folds: dict) -> list[str]:
+    """The expressions that all experts have; `ValueError` where some have others."""
+    first, *others = (part.expressions for part in experts_of(folds))
+    for other in others:
+        if other != first:
+            raise ValueError(
+                f"The experts of some folds have other expressions ({', '.join(other)}) than those of others "
+                f"({', '.join(first)}): train all of them alike."
+            )
+    return first
 
 
 def experts_of(folds: dict) -> list:
@@ -95,7 +109,8 @@ def seen_splits(splits: list[Split], folds: dict, settings: dict) -> list[str]:
         for record in records:
             if record.get("split") != split.name:
                 continue
-            if record.get("folds_by") == "content" or record.get("ids") == split.id_source:
+            of_several = "rows_by_dataset" in record  # this one may be among them
+            if of_several or record.get("folds_by") == "content" or record.get("ids") == split.id_source:
                 seen.add(split.name)
             elif record.get("data") == settings["data"]:
                 raise ValueError(
