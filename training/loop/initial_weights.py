@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -16,6 +18,7 @@ WARM_START = "warm_start"  # folder of the classifiers that experts go on from, 
 _WEIGHTS = "model.safetensors"
 _POWER_OF_SHARES = {"none": 1, "square_root": 0.5, "balanced": 0}  # of an expression's number, as samplers draw
 _PREFIX = "backbone."  # of the network's own weights in a folder of train_soft_fer.py
+_DATA_PARALLEL = "module."  # before all names, where torch.nn.DataParallel held the model
 
 
 def backbones_in(network: nn.Module) -> list[nn.Module]:
@@ -110,16 +113,33 @@ def _read(path: Path, settings: dict, wanted) -> dict:
         sampler = (config.get("training") or {}).get("all", {}).get("sampler", sampler)
         if str(config.get("model_type")).startswith("affectnet_plus"):
             _check_input(path, config, wanted)
-    if file.suffix == ".safetensors":
-        state = load_file(file)
-    else:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
+    state = _state_in(file)
     if any(name.startswith(_PREFIX) for name in state):
         state = {name.removeprefix(_PREFIX): weight for name, weight in state.items() if name.startswith(_PREFIX)}
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     description = f"{path.name} (sha256 {digest})"
     return {"path": path, "state": state, "expressions": expressions, "sampler": sampler, "description": description}
+
+
+def _state_in(file: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name, as the network itself calls them. Of a pickle, nothing but tensors is ever unpickled."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"--init_from {file} holds other objects than tensors, perhaps a whole pickled model, and such files can "
+            "run any code: save the weights alone where it was made, torch.save(model.state_dict(), ...)."
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"--init_from {file} is damaged, or holds no weights: copy or save it anew.") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not state or not all(isinstance(weight, torch.Tensor) for weight in state.values()):
+        raise ValueError(f"--init_from {file} holds no weights by name: save a model's state_dict() in it.")
+    if all(name.startswith(_DATA_PARALLEL) for name in state):
+        state = {name.removeprefix(_DATA_PARALLEL): weight for name, weight in state.items()}
+    return state
 
 
 def _check_input(path: Path, config: dict, wanted) -> None:
