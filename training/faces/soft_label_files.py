@@ -1,13 +1,12 @@
 """The soft labels of rows: the files that label.py writes, and what is known to be true."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.training.arguments import is_synthetic
+from affectnet_plus.training.arguments import is_synthetic, read_record
 from affectnet_plus.training.faces.loading import BY_NUMBER
 from affectnet_plus.training.faces.split import Split
 
@@ -29,7 +28,10 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
     or where rows may be other ones: nothing but their number tells them apart, or most human labels are others."""
     files = files_of(folder, split.name)
     settings = Path(folder) / "label.json"
-    labelled_by = json.loads(settings.read_text())["splits"][split.name].get("ids") if settings.exists() else None
+    labelled_by = None
+    if settings.exists():
+        splits = read_record(settings, "label these rows anew", splits=dict)["splits"]
+        labelled_by = splits[split.name].get("ids")
     if labelled_by not in (None, split.id_source) and BY_NUMBER in labelled_by + split.id_source:
         raise ValueError(
             f"{folder} knows the rows of {split.name} by {labelled_by}, here they have {split.id_source}, so that a "

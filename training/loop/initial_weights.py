@@ -1,7 +1,6 @@
 """Weights to start from (--init_from): read, checked against the folds, and put into backbones."""
 
 import hashlib
-import json
 import pickle
 from pathlib import Path
 
@@ -13,11 +12,13 @@ from torch import nn
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import backbones_of, create_backbone, pretrained_normalization
+from affectnet_plus.training.arguments import read_record
 
 WARM_START = "warm_start"  # folder of the classifiers that experts go on from, inside the experts' own
 _WEIGHTS = "model.safetensors"
 _POWER_OF_SHARES = {"none": 1, "square_root": 0.5, "balanced": 0}  # of an expression's number, as samplers draw
 _PREFIX = "backbone."  # of the network's own weights in a folder of train_soft_fer.py
+_CURE = "copy or train that model anew"
 _DATA_PARALLEL = "module."  # before all names, where torch.nn.DataParallel held the model
 
 
@@ -45,7 +46,7 @@ def normalization_of_start(args, backbones: list[str]) -> list[dict | None] | No
 
 def _normalization_in(path: Path) -> dict | None:
     config = (path.parent if path.name == _WEIGHTS else path) / "config.json"
-    config = json.loads(config.read_text()) if config.is_file() else {}
+    config = read_record(config, _CURE) if config.is_file() else {}
     if of_timm := config.get("pretrained_cfg"):  # one of timm's own folders
         return {key: of_timm[key] for key in ("mean", "std")} if {"mean", "std"} <= of_timm.keys() else None
     return (config.get("backbone_normalization") or [None])[0]
@@ -96,7 +97,7 @@ def _own_folder(path: Path, number: int, backbones: list[str], settings: dict) -
 
 
 def _read(path: Path, settings: dict, wanted) -> dict:
-    config = json.loads((path / "config.json").read_text()) if (path / "config.json").is_file() else {}
+    config = read_record(path / "config.json", _CURE) if (path / "config.json").is_file() else {}
     file = path / config.get("transformers_weights", _WEIGHTS) if path.is_dir() else path
     if not file.is_file():
         folds = ", which has folds: give --num_folds as well" if list(path.glob("fold-*")) else ""
