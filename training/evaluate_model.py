@@ -22,10 +22,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoImageProcessor
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
-from affectnet_plus.modeling import BUNDLED_MODEL, CARD_METRICS, SoftLabelModel, model_card, no_model
+from affectnet_plus.modeling import BUNDLED_MODEL, CARD_METRICS, SoftLabelModel, model_card
 from affectnet_plus.releases.expressions import label_names
 from affectnet_plus.training.arguments import (
     DataArguments,
@@ -33,6 +33,8 @@ from affectnet_plus.training.arguments import (
     exit_on_error,
     exit_with_error,
     parse_arguments,
+    read_config,
+    read_model,
 )
 from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, read_soft_labels
 from affectnet_plus.training.loop import check_outputs, main_process_prepares, predict
@@ -236,7 +238,7 @@ def update_card(folder: Path, result: dict, measured) -> None:
         OSError: the folder holds another model by now.
     """
     with locked_if_shared(folder):
-        config = AutoConfig.from_pretrained(folder)
+        config = read_config(folder)
         if (config.training, config.id2label) != (measured.training, measured.id2label):
             raise OSError(f"--update_card: the model in {folder} was replaced while it was measured: measure it again.")
         keys = ("data", "data_config", "split", "expressions", "rows", "ground_truth", *CARD_METRICS)
@@ -261,13 +263,8 @@ def load_model(args) -> tuple[nn.Module, object, list[str]]:
     Raises:
         ValueError: there is none, or its classes cannot be matched with our expressions.
     """
-    try:
-        config = AutoConfig.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
-    except OSError as error:
-        raise no_model(f"--model {args.model}", error) from error
-    model = AutoModelForImageClassification.from_pretrained(
-        args.model, trust_remote_code=args.trust_remote_code, dtype=torch.float32
-    )
+    model = read_model(args.model, "--model", trust_remote_code=args.trust_remote_code, dtype=torch.float32)
+    config = model.config
     if args.update_card and not (isinstance(model, SoftLabelModel) and Path(args.model).is_dir()):
         raise ValueError(f"--update_card is for a folder of one of our models, and --model {args.model} is none.")
     names = [config.id2label[i] for i in range(len(config.id2label))]

@@ -23,7 +23,6 @@ from accelerate.utils import broadcast_object_list, gather_object
 from scipy.special import expit
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
-from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS, match_expressions
 from affectnet_plus.training.arguments import (
@@ -32,6 +31,7 @@ from affectnet_plus.training.arguments import (
     exit_on_error,
     parse_arguments,
     parse_prior,
+    read_model,
 )
 from affectnet_plus.training.faces import FaceDataset, Split, images_in, load_rows, split_to_label
 from affectnet_plus.training.loop import check_outputs, main_process_prepares, predict, share_contents
@@ -238,7 +238,7 @@ def fuse(accelerator, args, kinds: dict, evaluation: Split, target: Path, prior:
     experts = []
     for kind in ("ebc", "au"):
         with locked_for_reading(accelerator, Path(kinds[kind])):  # nobody completes it meanwhile
-            experts.append(AutoModelForImageClassification.from_pretrained(kinds[kind]))
+            experts.append(read_model(kinds[kind]))
     ebc, au = experts
     model = fused_model(ebc, au, args.tta)
     outputs = predict_shared(accelerator, args, model, evaluation, f"fusing {target.name}")

@@ -9,7 +9,6 @@ split most label errors would be sought among the rare ones. The same table lies
 thumbnails of the faces: keep pages of restricted faces to yourself.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import pandas as pd
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import ImageError
 from affectnet_plus.releases.files import csv_cell
-from affectnet_plus.training.arguments import DataArguments, exit_with_error, parse_arguments
+from affectnet_plus.training.arguments import DataArguments, exit_with_error, parse_arguments, read_record
 from affectnet_plus.training.faces import Split, load_rows, read_soft_labels, split_to_label
 from affectnet_plus.training.metrics import ranks_of
 from affectnet_plus.training.reports import pages
@@ -83,7 +82,7 @@ def for_equal_frequencies(folder: str, scores: np.ndarray) -> np.ndarray:
         (N, 8), as `scores`; the same scores where label.json names no prior.
     """
     settings = Path(folder) / "label.json"
-    prior = json.loads(settings.read_text()).get("prior") if settings.is_file() else None
+    prior = read_record(settings, "label these rows anew").get("prior") if settings.is_file() else None
     if not isinstance(prior, dict):
         return scores
     from_prior = numbers_of(prior)

@@ -44,11 +44,12 @@ class AUArguments(ExpertArguments):
     """What is trained."""
 
     backbone: str = field(default=AUConfig().backbone, metadata={"help": "timm name. Default: the paper's."})
-    au_labels: str | None = field(
-        default=None,
+    au_labels: list[str] = field(
+        default_factory=list,
         metadata={
-            "help": "CSV or Parquet of action units as OpenFace 2, LibreFace or py-feat write it, or a synthetic "
-            "release's ground_truth.parquet. Default: the EMFACS prototype of the human label."
+            "help": "CSV or Parquet of action units as OpenFace 2, LibreFace or py-feat write it, a folder with a CSV "
+            "for each image, or a synthetic release's ground_truth.parquet; one for all rows, or one for those of "
+            "training and one for those of validation. Default: the EMFACS prototype of the human label."
         },
     )
     au_target: str = field(
@@ -56,6 +57,14 @@ class AUArguments(ExpertArguments):
         metadata={
             "help": "What the heads learn where the table has both: intensity (a fifth of it) or presence.",
             "choices": ["intensity", "presence"],
+        },
+    )
+    au_strongest: int | None = field(
+        default=None,
+        metadata={
+            "help": "The highest intensity on the table's scale. Default: 5, FACS's; of a table in which none is above "
+            "1 it has to be said.",
+            "choices": [1, 5],
         },
     )
     au_loss_weight: float = field(
@@ -85,13 +94,14 @@ def main():
                 MultiHeadClassifier(config, EXPRESSIONS[0], pretrained=True)
             train, evaluation = load_splits(data_args)
         config = experts.fit_to_data(config, au_args, train.expressions)
-        table = load_table(au_args.au_labels, au_args.au_target, config.action_units) if au_args.au_labels else None
-        if table is not None:
+        table = None
+        if au_args.au_labels:
+            splits = (train.name, evaluation.name)
+            table = load_table(au_args.au_labels, au_args.au_target, config.action_units, splits, au_args.au_strongest)
             table.check_names(train, evaluation)
-            for split in (train, evaluation):
-                report = table.join(split)
-                if accelerator.is_main_process:
-                    print(report)
+            report = [*table.notes, table.join(train), table.join(evaluation)]
+            if accelerator.is_main_process:
+                print("\n".join(report))
         source = {"au_labels": "EMFACS prototypes"}
         if table is not None:
             source = {"au_labels": f"{table.name} ({table.source})", "au_labels_sha256": table.sha256}

@@ -4,3 +4,4 @@ from .command_line import exit_on_broken_image, exit_on_error, exit_with_error, 
 from .data import DataArguments, TrainingDataArguments, is_synthetic
 from .network import ExpertArguments, NetworkArguments, parse_prior
 from .optimization import RECIPES, FoldArguments, OptimizationArguments
+from .records import read_config, read_model, read_record, said_as_damage

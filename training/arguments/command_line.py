@@ -10,6 +10,9 @@ from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from affectnet_plus.modeling import ImageError
+from affectnet_plus.training.arguments.records import DamagedError
+
+_MOST = 1e30  # steps of AdamW and the like divide and multiply it, and float32 ends at 3.4e38
 
 
 def parse_arguments(*dataclass_types, description: str):
@@ -22,7 +25,11 @@ def parse_arguments(*dataclass_types, description: str):
     try:
         if len(words) == 1 and words[0].endswith((".yaml", ".yml", ".json")):
             words = _words_of_file(words[0])
-        return parser.parse_args_into_dataclasses(words)
+        groups = parser.parse_args_into_dataclasses(words)
+        for name, value in [flag for group in groups for flag in vars(group).items()]:
+            if isinstance(value, float) and not abs(value) <= _MOST:
+                raise ValueError(f"--{name} {value} is no usable number: give one within {_MOST:g}.")
+        return groups
     except (ValueError, OSError) as error:
         exit_with_error(error)
 
@@ -61,9 +68,12 @@ def exit_on_error():
 
 @contextmanager
 def exit_on_broken_image():
-    """Around the long work; from a worker, the error comes with a traceback in its text."""
+    """Around the long work, for what is first opened there; from a worker, the error comes with a traceback in its
+    text."""
     try:
         yield
     except ImageError as error:
         message = str(error).strip().splitlines()[-1].partition("ImageError: ")[2] or str(error)
         exit_with_error(f"{message} --on_error skip leaves broken images out.")
+    except DamagedError as error:
+        exit_with_error(error)

@@ -1,15 +1,18 @@
 """Which faces."""
 
+import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import affectnet_plus
+from affectnet_plus.releases import tree
 from affectnet_plus.releases.expressions import label_names
 from affectnet_plus.releases.find import LAYOUTS
 
 
 def is_synthetic(release: str) -> bool:
-    return (Path(release) / "ground_truth.parquet").is_file()
+    """Whether a release was drawn: the truth lies beside it."""
+    return tree.is_file(os.path.join(release, "ground_truth.parquet"))
 
 
 @dataclass

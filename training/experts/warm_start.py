@@ -42,7 +42,7 @@ from affectnet_plus.training.metrics import HumanLabels, nan_to_none
 
 _OF_EXPERTS = (
     "prior", "rest_outputs", "metric_for_best_model", "au_loss_weight", "au_labels", "au_labels_sha256", "au_target",
-    "warm_start_epochs", "warm_start_learning_rate",
+    "au_strongest", "warm_start_epochs", "warm_start_learning_rate",
 )  # fmt: skip
 
 

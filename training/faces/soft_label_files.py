@@ -1,13 +1,14 @@
 """The soft labels of rows: the files that label.py writes, and what is known to be true."""
 
-import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.training.arguments import is_synthetic
+from affectnet_plus.releases import tree
+from affectnet_plus.training.arguments import is_synthetic, read_record
 from affectnet_plus.training.faces.loading import BY_NUMBER
 from affectnet_plus.training.faces.split import Split
 
@@ -19,7 +20,8 @@ def known_truth(split: Split, args) -> tuple[np.ndarray | None, str]:
     if folder is None or not is_synthetic(folder):
         return split.soft_labels, "" if split.soft_labels is None else "the dataset's soft label"
     name = {"automatically_annotated": "unannotated"}.get(split.name, split.name)  # of 2017's release; as drawn
-    table = pq.read_table(Path(folder) / "ground_truth.parquet", filters=[("split", "==", name)]).to_pandas()
+    truth = tree.on_disk(os.path.join(folder, "ground_truth.parquet"))
+    table = pq.read_table(truth, filters=[("split", "==", name)]).to_pandas()
     table = table.set_index(table["image_id"].astype(str))
     return table.loc[split.ids, [f"intensity_{name}" for name in EXPRESSIONS]].to_numpy(np.float64), "true intensity"
 
@@ -30,7 +32,10 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
     apart, or most human labels are others."""
     files = files_of(folder, split.name)
     settings = Path(folder) / "label.json"
-    labelled_by = json.loads(settings.read_text())["splits"][split.name].get("ids") if settings.exists() else None
+    labelled_by = None
+    if settings.exists():
+        splits = read_record(settings, "label these rows anew", splits=dict)["splits"]
+        labelled_by = splits[split.name].get("ids")
     if labelled_by not in (None, split.id_source) and BY_NUMBER in labelled_by + split.id_source:
         raise ValueError(
             f"{folder} knows the rows of {split.name} by {labelled_by}, here they have {split.id_source}, so that a "
@@ -63,8 +68,10 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
 def expressions_of(folder: str) -> list[str]:
     """The expressions that labels of label.py know; its other scores are null."""
     settings = Path(folder) / "label.json"
-    settings = json.loads(settings.read_text()) if settings.is_file() else {}
-    return settings.get("expressions", list(EXPRESSIONS))
+    if not settings.is_file():
+        return list(EXPRESSIONS)
+    record = read_record(settings, "label these rows anew", expressions=(list, type(None)))
+    return record.get("expressions") or list(EXPRESSIONS)
 
 
 def files_of(folder: str, split: str) -> list[Path]:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import SoftFerConfig, SoftLabelModel
+from affectnet_plus.training.arguments import read_model
 from affectnet_plus.training.soft_fer.arguments import SoftFerArguments
 
 
@@ -17,8 +17,8 @@ def load_teacher(model_args: SoftFerArguments, config: SoftFerConfig) -> SoftLab
     if not model_args.teacher:
         return None
     try:
-        teacher = AutoModelForImageClassification.from_pretrained(model_args.teacher, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+        teacher = read_model(model_args.teacher, dtype=torch.float32)
+    except ValueError as error:
         raise ValueError(
             f"--teacher {model_args.teacher} holds no model ({str(error).splitlines()[0]}). One that label.py fused "
             "lies in its folder as `model`; where it was cross-fitted, give its labels instead, by --soft_labels."

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
-from transformers import AutoConfig
 
 from affectnet_plus.modeling import FusedConfig
+from affectnet_plus.training.arguments import read_config
 from affectnet_plus.training.faces import Split, load_rows, split_to_label
 from affectnet_plus.training.soft_labels.priors import prior_of
 
@@ -20,7 +20,7 @@ def find_folds(args) -> dict[int | None, dict[str, str]]:
             folds = {None: {"model": str(Path(args.model) / "model")}}
         folds = folds or {None: {"model": args.model}}
         for kinds in folds.values():
-            if AutoConfig.from_pretrained(kinds["model"]).model_type != FusedConfig.model_type:
+            if read_config(kinds["model"], "--model").model_type != FusedConfig.model_type:
                 raise ValueError(f"--model {kinds['model']} is not a fused model: give --ebc and --au.")
         trained = {record.get("num_folds") for part in experts_of(folds) for record in part.training.values()}
         if None not in folds and trained != {len(folds)}:
@@ -36,7 +36,7 @@ def find_folds(args) -> dict[int | None, dict[str, str]]:
             raise ValueError(f"--{kind} {folder} {what}: name a folder that train_{kind}.py wrote.")
         for fold in folds or [None]:
             path = folder / (f"fold-{fold}" if folds else "")
-            config = AutoConfig.from_pretrained(path)
+            config = read_config(path, f"--{kind}")
             if config.model_type != f"affectnet_plus_{kind}":
                 raise ValueError(f"--{kind} {path} is a {config.model_type}: name a folder that train_{kind}.py wrote.")
             if len(config.expressions) < 2:
@@ -50,7 +50,7 @@ def find_folds(args) -> dict[int | None, dict[str, str]]:
     if any(len(kinds) < 2 for kinds in found.values()):
         raise ValueError(f"--ebc {args.ebc} and --au {args.au} do not have the same folds: train both alike.")
     for kinds in found.values():
-        FusedConfig(**{kind: AutoConfig.from_pretrained(path) for kind, path in kinds.items()})  # do they fit?
+        FusedConfig(**{kind: read_config(path) for kind, path in kinds.items()})  # do they fit?
     expressions_of_experts(found)
     prior_of(found)
     folds_by(found)
@@ -71,13 +71,13 @@ def expressions_of_experts(folds: dict) -> list[str]:
 
 def experts_of(folds: dict) -> list:
     """The configs of all EBCs and AU experts."""
-    configs = [AutoConfig.from_pretrained(path) for kinds in folds.values() for path in kinds.values()]
+    configs = [read_config(path) for kinds in folds.values() for path in kinds.values()]
     return [part for c in configs for part in ((c.ebc, c.au) if hasattr(c, "ebc") else (c,))]
 
 
 def folds_by(folds: dict) -> str:
     """What the experts' folds go by, "content" or "id"; `ValueError` where they do not agree."""
-    found = {record.get("folds_by", "id") for part in experts_of(folds) for record in part.training.values()}
+    found = {str(record.get("folds_by", "id")) for part in experts_of(folds) for record in part.training.values()}
     if len(found) > 1:
         raise ValueError("The experts' folds go by the images' content and by ids: train all of them with one version.")
     return found.pop() if found else "id"

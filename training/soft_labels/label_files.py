@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import under_present_names
+from affectnet_plus.training.arguments import read_record
 from affectnet_plus.training.faces import Split
 from affectnet_plus.training.metrics import js_divergence, ranks_of
 from affectnet_plus.training.metrics.slices import subsets_of_ranks
@@ -78,7 +80,10 @@ def check_settings(output_dir: Path, settings: dict) -> float | None:
     """Raise `ValueError` where the folder holds labels of other settings. Returns the prior precision, None where it is
     still to be fitted; one that was fitted for this folder is taken up."""
     file = output_dir / "label.json"
-    saved = under_present_names(json.loads(file.read_text())) if file.exists() else settings
+    saved = settings
+    if file.exists():
+        cure = "name another --output_dir, or delete that one"
+        saved = under_present_names(read_record(file, cure, splits=dict, posterior=(dict, NoneType)))
     if (
         settings["posterior"]["prior_precision"] is None
         and saved.get("posterior", {}).get("how", "") == settings["posterior"]["how"]

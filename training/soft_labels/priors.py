@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
+from affectnet_plus.training.arguments import read_config, read_model
 from affectnet_plus.training.soft_labels.calibration import class_frequencies, prior_numbers, reexpress
 from affectnet_plus.training.soft_labels.fusion import calibrate_to
 
@@ -17,7 +17,7 @@ UNKNOWN_PRIOR = "unknown (before priors were recorded)"
 def prior_of(folds: dict) -> np.ndarray | None:
     """(8,) the class frequencies that experts, or a fused model, are calibrated to, NaN for expressions that none has;
     None where none of them knows, and `ValueError` where they do not agree."""
-    configs = [AutoConfig.from_pretrained(path) for kinds in folds.values() for path in kinds.values()]
+    configs = [read_config(path) for kinds in folds.values() for path in kinds.values()]
     priors = [None if c.prior is None else numbers_of(c.prior) for c in configs]
     for other in priors[1:]:
         if (other is None) != (priors[0] is None):
@@ -58,7 +58,7 @@ def prior_of_labels(args, from_prior: np.ndarray | None, labels_of: Callable[[st
 def under_prior_of_experts(path: str | Path) -> torch.nn.Module:
     """A fused model whose scores are calibrated to what its experts' are: so they are averaged over folds before they
     are brought to another prior, as labels that are written already are."""
-    model = AutoModelForImageClassification.from_pretrained(path)
+    model = read_model(path)
     calibrate_to(model.config, None)
     return model
 

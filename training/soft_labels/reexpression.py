@@ -1,11 +1,11 @@
 """Labels expressed anew for other class frequencies, or with another prior precision, without a network."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from affectnet_plus.training.arguments import read_record
 from affectnet_plus.training.faces import files_of, read_soft_labels
 from affectnet_plus.training.soft_labels.calibration import prior_of_rows, reexpress
 from affectnet_plus.training.soft_labels.evaluation_rows import check_votes, load_evaluation
@@ -28,7 +28,7 @@ def express_anew(data_args, args, output_dir: Path) -> None:
     source = Path(args.labels)
     if not (source / "label.json").is_file():
         raise ValueError(f"--labels {source} is no folder of label.py: it has no label.json.")
-    settings = json.loads((source / "label.json").read_text())
+    settings = read_record(source / "label.json", "label these rows anew", splits=dict)
     files = {split: files_of(str(source), split) for split in settings["splits"]}
     if missing := {"human_label", *SCORES} - set(pq.read_schema(files[next(iter(files))][0]).names):
         raise ValueError(f"--labels {source} has no {', '.join(sorted(missing))}: label these faces anew.")
