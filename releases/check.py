@@ -4,6 +4,7 @@ Every row is read as loading reads it, and then looked at more closely: images a
 splits, values are held against their ranges, subsets against the rank rule.
 """
 
+import itertools
 import json
 import os
 import tempfile
@@ -72,7 +73,8 @@ def _check(release: str, config_name: str, num_proc: int, all_problems: IO | Non
     layout = LAYOUTS[config_name]
     findings = Findings(release, layout.TITLE, layout.__name__.rpartition(".")[2])
     jobs, pairs = [], {}
-    for damage in tree.damages(layout.folders(release, config_name).values()):
+    places = (layout.folders(release, name).values() for name in _configurations(release, config_name))
+    for damage in tree.damages(itertools.chain.from_iterable(places)):
         findings.add(Problem(damage.kind, "", damage.path, damage.what), all_problems)
     for split, (config, shards, damages) in _splits(release, config_name).items():
         findings.rows[split], findings.subsets[split] = dict.fromkeys(ROW_NAMES, 0), dict.fromkeys(SUBSETS, 0)
@@ -122,14 +124,18 @@ def _check(release: str, config_name: str, num_proc: int, all_problems: IO | Non
     return findings
 
 
+def _configurations(release: str, config_name: str) -> list[str]:
+    """Those that together read everything that lies there."""
+    if LAYOUTS[config_name] is not plus:
+        return [config_name]
+    folders = {"human_annotated_all": "human_annotated", "no_human_annotated": "no_human_annotated"}
+    return [name for name, folder in folders.items() if tree.is_folder(os.path.join(release, folder))]
+
+
 def _splits(release: str, config_name: str) -> dict[str, tuple]:
     """{split: (config, shards, damages)} of everything that lies there."""
-    names = [config_name]
-    if LAYOUTS[config_name] is plus:
-        folders = {"human_annotated_all": "human_annotated", "no_human_annotated": "no_human_annotated"}
-        names = [name for name, folder in folders.items() if tree.is_folder(os.path.join(release, folder))]
     found = {}
-    for name in names:
+    for name in _configurations(release, config_name):
         # A face of FER+ that loading would leave out can be broken as well.
         config = SimpleNamespace(name=name, on_error="skip", ties="keep", unknown="keep", not_a_face="keep")
         for split, (shards, damages) in LAYOUTS[name].shards(release, config).items():
