@@ -113,10 +113,11 @@ def archives_in(place: str) -> list[str]:
 
 @functools.lru_cache(maxsize=8)
 def open_archives(place: str) -> Archives | None:
-    """The archives in a folder, or that of a file; None where there is none. Raises `ReleaseError` where one is damaged
-    so that nobody can say what is in it."""
+    """The archives in a folder, or that of a file; None where there is none, or they are unpacked in that folder.
+    Raises `ReleaseError` where one is damaged so that nobody can say what is in it.
+    """
     paths = archives_in(place)
-    if not paths:
+    if not paths or any(os.path.isdir(os.path.join(place, mark)) for mark in _marks()[0]):
         return None
     state = (_FORMAT, place, *((path, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in _statuses(paths)))
     key = hashlib.sha256(repr(state).encode()).hexdigest()[:24]
