@@ -19,6 +19,7 @@ This file has the columns (`features`), the configurations and the builder. How 
 import functools
 import importlib
 import os
+import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ from datasets.table import table_cast
 _installed = Path(__file__).with_suffix("")
 __path__ = [str(_installed if (_installed / "releases").is_dir() else _installed.parent)]
 
-from affectnet_plus.releases import __version__, rows, skipped
+from affectnet_plus.releases import __version__, rows, skipped, tree
 from affectnet_plus.releases.expressions import (
     ANGLES,
     CATEGORIES,
@@ -51,6 +52,7 @@ from affectnet_plus.releases.expressions import (
     match_expressions,
 )
 from affectnet_plus.releases.ferplus import VOTES
+from affectnet_plus.releases.files import size_of
 from affectnet_plus.releases.find import DATA_DIR_VARIABLE, LAYOUTS, find_release, is_export, recognise
 from affectnet_plus.releases.rows import Damage, ReleaseError
 
@@ -186,12 +188,31 @@ class AffectNetPlus(datasets.ArrowBasedBuilder):
         )
 
     def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
-        generators = []
-        for split, (shards, damages) in LAYOUTS[self.config.name].shards(self.config.data_dir, self.config).items():
+        generators, layout, release = [], LAYOUTS[self.config.name], self.config.data_dir
+        archived = list(layout.folders(release, self.config.name).values())
+        self._raise_or_skip(tree.damages(archived), "the archives")
+        if self._building and (num_bytes := sum(tree.num_bytes(os.path.join(place, "images")) for place in archived)):
+            self._tell_size(num_bytes)
+        for split, (shards, damages) in layout.shards(release, self.config).items():
             self._raise_or_skip(damages, split)
             gen_kwargs = {"shards": shards, "splits": [split] * len(shards)}
             generators.append(datasets.SplitGenerator(name=split, gen_kwargs=gen_kwargs))
         return generators
+
+    def _tell_size(self, num_bytes: int) -> None:
+        """Before hours of work: images that have no files of their own are copied into the cache."""
+        free = shutil.disk_usage(self._output_dir).free
+        if num_bytes > free:
+            raise ReleaseError(
+                f"The cache, {self._cache_dir_root}, has {size_of(free)} free and the images of the archives in "
+                f"{self.config.data_dir} need up to {size_of(num_bytes)}: set HF_DATASETS_CACHE to another disk, or "
+                "unpack the archives, as images that are files are not copied."
+            )
+        warnings.warn(
+            f"The images in the archives of {self.config.data_dir} are copied into the cache, {self._cache_dir_root}: "
+            f"up to {size_of(num_bytes)}.",
+            stacklevel=2,
+        )
 
     def _generate_tables(self, shards: list, splits: list[str]):
         own_features = self._info().features

@@ -94,6 +94,11 @@ class SoftLabelConfig(PreTrainedConfig):
         self.problem_type = self.problem_type or _PROBLEM_TYPE
         SoftLabelConfig.adopt_labels(self)
         self.calibration = dict(self.calibration or {})
+        for name, fitted in self.calibration.items():
+            for key, value in fitted.items():
+                is_number = isinstance(value, (int, float)) and abs(value) < 1e9
+                if key != "backbone_weights" and value is not None and not is_number:
+                    raise ValueError(f"calibration of {name} has {value!r} as {key}, not a number.")
         self.training = dict(self.training or {})
         self.evaluation = dict(self.evaluation or {})
 

@@ -41,7 +41,13 @@ def model_card(config, repo_id: str | None = None) -> ModelCard:
     """
     parts = _parts(config)
     datasets = sorted(
-        {_hub_name(record["data"]) for part in parts for record in part.training.values() if record.get("data")}
+        {
+            _hub_name(name)
+            for part in parts
+            for record in part.training.values()
+            if record.get("data")
+            for name in record.get("rows_by_dataset", [record["data"]])  # of several their names
+        }
     )
     data = ModelCardData(
         **_licence(datasets, [record for part in parts for record in part.training.values()]),

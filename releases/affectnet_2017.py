@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
+from . import tree
 from .about import AFFECTNET
 from .expressions import EXPRESSIONS, listed
 from .files import RASTER_FORMATS
@@ -26,6 +27,7 @@ from .rows import (
     lines_of,
     read,
     times_of_files,
+    times_of_folder,
     unknown_numbers,
 )
 
@@ -62,6 +64,7 @@ class CsvShard(NamedTuple):
     """Some lines of a CSV file: it is read by pieces, as all its landmarks would take gigabytes."""
 
     path: str
+    file: str  # where it can be read by pieces
     columns: tuple[str, ...]
     first_row: int
     start: int  # bytes
@@ -78,7 +81,7 @@ def _found(release: str, names) -> dict[str, str]:
     places = [release, *_folders_in(release)]
     places += [inner for place in places[1:] for inner in _folders_in(place)]
     paths = ((name, os.path.join(place, name)) for name in names for place in reversed(places))
-    return {name: path for name, path in paths if os.path.exists(path)}
+    return {name: path for name, path in paths if tree.exists(path)}
 
 
 def _folders_in(folder: str) -> list[str]:
@@ -86,15 +89,15 @@ def _folders_in(folder: str) -> list[str]:
     if os.path.basename(folder) in _FOLDERS:
         return []
     try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.path for entry in entries if entry.name[0] != "." and entry.is_dir())
+        entries = list(tree.entries(folder))
+        return sorted(os.path.join(folder, name) for name, is_dir in entries if name[0] != "." and is_dir)
     except PermissionError:  # as lost+found in the root of a disk
         return []
 
 
 def folders(release: str, config_name: str) -> dict[str, str]:
     found = _found(release, _FILES.values())
-    if odd := [path for path in found.values() if not os.path.isfile(path)]:
+    if odd := [path for path in found.values() if not tree.is_file(path)]:
         raise ReleaseError(f"{odd[0]} is no regular file: put the list there, as downloaded.")
     return {split: found[name] for split, name in _FILES.items() if name in found}
 
@@ -118,7 +121,7 @@ def shards(release: str, config) -> dict[str, tuple[list[CsvShard], list[Damage]
 
 def _check_unpacked(lines: CsvShard) -> None:
     """Raises `ReleaseError` where none of the photographs that the first rows name is there."""
-    with io.FileIO(lines.path) as file:
+    with io.FileIO(lines.file) as file:
         file.seek(lines.start)
         text = file.read(min(lines.end - lines.start, 1 << 18)).decode("utf-8", "replace")
     place = lines.columns.index(_COLUMNS[0])
@@ -136,7 +139,7 @@ def _place(path: str, image_folders: tuple[str, ...]) -> str | None:
         return None
     parts = path.replace("\\", "/").split("/")
     places = (os.path.join(folder, *parts) for folder in image_folders)
-    return next(filter(os.path.exists, places), None)
+    return next(filter(tree.exists, places), None)
 
 
 def _leads_out(path: str) -> bool:
@@ -152,8 +155,8 @@ def _values(line: str) -> list[str]:
 
 
 def _lines(path: str, image_folders: tuple[str, ...]) -> list[CsvShard]:
-    found = []
-    with io.FileIO(path) as raw, io.BufferedReader(raw) as file:
+    found, copy = [], tree.on_disk(path)
+    with io.FileIO(copy) as raw, io.BufferedReader(raw) as file:
         columns = tuple(_values(next(lines_of(file, path), b"").decode("utf-8-sig", "replace")))
         if _COLUMNS[0] not in columns:  # a list without a header: its first line is a row
             columns = _COLUMNS
@@ -167,10 +170,10 @@ def _lines(path: str, image_folders: tuple[str, ...]) -> list[CsvShard]:
             count += 1
             if count == PAIRS_PER_SHARD:
                 end = file.tell()
-                found.append(CsvShard(path, columns, row, start, end, image_folders, count))
+                found.append(CsvShard(path, copy, columns, row, start, end, image_folders, count))
                 start, row, count = end, row + count, 0
         if count:
-            found.append(CsvShard(path, columns, row, start, file.tell(), image_folders, count))
+            found.append(CsvShard(path, copy, columns, row, start, file.tell(), image_folders, count))
     if not found:
         raise ReleaseError(f"{path} has no rows: download it again.")
     return found
@@ -179,15 +182,18 @@ def _lines(path: str, image_folders: tuple[str, ...]) -> list[CsvShard]:
 def times(release: str, config) -> list:
     """The cache holds crops, so an overwritten photograph must be seen as well as an overwritten list."""
     state: list[tuple] = [
-        (path, os.stat(path).st_ctime_ns, os.stat(path).st_mtime_ns) for path in folders(release, config.name).values()
+        (path, tree.state(path) or times_of_folder(path)) for path in folders(release, config.name).values()
     ]
     for folder in _found(release, _FOLDERS).values():
-        state += [(entry.path, times_of_files(entry.path)) for entry in os.scandir(folder) if entry.is_dir()]
-    return sorted(state)
+        if archived := tree.state(folder):
+            state.append((folder, archived))
+        else:
+            state += [(entry.path, times_of_files(entry.path)) for entry in os.scandir(folder) if entry.is_dir()]
+    return sorted(state, key=str)
 
 
 def rows(shard: CsvShard, config) -> Iterator[tuple | Damage]:
-    with io.FileIO(shard.path) as file:
+    with io.FileIO(shard.file) as file:
         file.seek(shard.start)
         lines = io.BytesIO(file.read(shard.end - shard.start)).readlines()
 

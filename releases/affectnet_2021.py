@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from . import tree
 from .about import AFFECTNET
 from .expressions import EXPRESSIONS, listed
 from .rows import (
@@ -14,8 +15,8 @@ from .rows import (
     ReleaseError,
     Shard,
     attempts,
-    check_image,
     finite_float32,
+    image_of,
     pair_shards,
     pair_times,
     read,
@@ -35,14 +36,16 @@ def folders(release: str, config_name: str) -> dict[str, str]:
     return {
         split: os.path.join(release, name)
         for split, name in _FOLDERS.items()
-        if os.path.isdir(os.path.join(release, name))
+        if tree.is_folder(os.path.join(release, name))
     }
 
 
 def shards(release: str, config) -> dict[str, tuple[list[Shard], list[Damage]]]:
     found = folders(release, config.name)
     if not found:
-        raise ReleaseError(f"{release} has neither train_set/ nor val_set/: found {listed(os.listdir(release))}.")
+        raise ReleaseError(
+            f"{release} has neither train_set/ nor val_set/: found {listed(name for name, _ in tree.entries(release))}."
+        )
     return {split: pair_shards(folder, _ENDINGS[:1]) for split, folder in found.items()}
 
 
@@ -52,6 +55,7 @@ def times(release: str, config) -> list:
 
 def rows(shard: Shard, config) -> Iterator[tuple | Damage]:
     images, annotations = (os.path.join(shard.folder, part, "") for part in ("images", "annotations"))
+    archived = tree.is_archived(shard.folder)
 
     def read_row(image_id: int, expression_name: bytes, image_name: bytes) -> tuple | None:
         stem = annotations + expression_name.decode()[: -len(_ENDINGS[0])]
@@ -71,9 +75,7 @@ def rows(shard: Shard, config) -> Iterator[tuple | Damage]:
                 path=stem + _ENDINGS[3],
             )
         numbers["landmarks_68"] = points.reshape(68, 2)
-        path = images + image_name.decode()
-        check_image(read(path, "unreadable image"), path)
-        return image_id, path, int(label), None, numbers.tobytes()
+        return image_id, image_of(images + image_name.decode(), archived), int(label), None, numbers.tobytes()
 
     columns = (shard.image_ids, shard.annotations, shard.images)
     return attempts(read_row, zip(*(column.tolist() for column in columns), strict=True))
@@ -99,7 +101,7 @@ def _array(path: str) -> np.ndarray:
     try:
         content = read(path)
     except Damage as damage:
-        if not os.path.exists(path):
+        if not tree.exists(path):
             raise Damage("is missing", "image without annotation", path) from None
         raise damage
     try:

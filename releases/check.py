@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 from tqdm import tqdm
 
-from . import ferplus, plus
+from . import ferplus, plus, tree
 from .check_rows import check_rows, image_path
 from .expressions import EXPRESSIONS, SUBSETS
 from .find import LAYOUTS, recognise
@@ -68,6 +68,8 @@ def _check(release: str, config_name: str, num_proc: int, all_problems: IO | Non
     layout = LAYOUTS[config_name]
     findings = Findings(release, layout.TITLE, layout.__name__.rpartition(".")[2])
     jobs, pairs = [], {}
+    for damage in tree.damages(layout.folders(release, config_name).values()):
+        findings.add(Problem(damage.kind, "", damage.path, damage.what), all_problems)
     for split, (config, shards, damages) in _splits(release, config_name).items():
         findings.rows[split], findings.subsets[split] = dict.fromkeys(ROW_NAMES, 0), dict.fromkeys(SUBSETS, 0)
         jobs += [(split, shard, config) for shard in shards]
@@ -124,7 +126,7 @@ def _splits(release: str, config_name: str) -> dict[str, tuple]:
     names = [config_name]
     if LAYOUTS[config_name] is plus:
         folders = {"human_annotated_all": "human_annotated", "no_human_annotated": "no_human_annotated"}
-        names = [name for name, folder in folders.items() if os.path.isdir(os.path.join(release, folder))]
+        names = [name for name, folder in folders.items() if tree.is_folder(os.path.join(release, folder))]
     found = {}
     for name in names:
         # A face of FER+ that loading would leave out can be broken as well.

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from . import tree
 from .expressions import CATEGORIES, EXPRESSIONS, SUBSETS
 from .find import LAYOUTS
 
@@ -98,7 +99,7 @@ def dataset_card(release: str, config_name: str, files: dict[str, str], skipped:
             for name, splits in configs.items()
         ],
     )
-    drawn = os.path.isfile(os.path.join(release, "ground_truth.parquet"))
+    drawn = tree.is_file(os.path.join(release, "ground_truth.parquet"))
     if config_name != "ferplus" and not drawn:
         data["extra_gated_prompt"] = _PROMPT.format(**facts)
     DatasetInfosDict({name: _info(name, configs[name], tables) for name in configs}).to_dataset_card_data(data)

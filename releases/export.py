@@ -19,7 +19,7 @@ from huggingface_hub import DatasetCard, HfApi, constants, get_token
 from huggingface_hub.errors import HTTPError, RepositoryNotFoundError  # the former is httpx's or httpx2's
 from tqdm import tqdm
 
-from . import skipped
+from . import skipped, tree
 from .dataset_card import dataset_card, with_labels
 from .expressions import EXPRESSIONS
 from .find import UNFINISHED, is_export, recognise
@@ -144,7 +144,7 @@ def _sources(release: str, config_name: str) -> list[str]:
     if config_name != "human_annotated":
         return [config_name]
     found = {"human_annotated": "human_annotated_all", "no_human_annotated": "no_human_annotated"}
-    return [name for folder, name in found.items() if os.path.isdir(os.path.join(release, folder))]
+    return [name for folder, name in found.items() if tree.is_folder(os.path.join(release, folder))]
 
 
 def _files(builder: datasets.DatasetBuilder, rows_per_file: int) -> Iterator[_File]:

@@ -17,17 +17,17 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
+from . import tree
 from .about import FERPLUS
 from .expressions import EXPRESSIONS, LABEL_ORDERS, listed, match_expressions
-from .files import MOST_ANNOTATION_BYTES, read_regular_file
+from .files import MOST_ANNOTATION_BYTES
 from .rows import (
     PAIRS_PER_SHARD,
     Damage,
     ReleaseError,
     attempts,
-    check_image,
+    image_of,
     lines_of,
-    read,
     times_of_files,
     times_of_folder,
     unknown_numbers,
@@ -64,9 +64,9 @@ class VoteShard(NamedTuple):
 def folders(release: str, config_name: str) -> dict[str, str]:
     """{split: what its images are read from}; one file for all where they are in fer2013.csv."""
     found = {split: os.path.join(release, folder) for split, folder in _FOLDERS.items()}
-    found = {split: folder for split, folder in found.items() if os.path.isdir(folder)}
+    found = {split: folder for split, folder in found.items() if tree.is_folder(folder)}
     pixels = os.path.join(release, _PIXELS)
-    if not found and os.path.isfile(pixels):
+    if not found and tree.is_file(pixels):
         found = dict.fromkeys(_FOLDERS, pixels)
     if not found:
         raise ReleaseError(
@@ -79,7 +79,7 @@ def folders(release: str, config_name: str) -> dict[str, str]:
 def shards(release: str, config) -> dict[str, tuple[list[VoteShard], list[Damage]]]:
     path = os.path.join(release, _VOTES)
     try:
-        text = read_regular_file(path, MOST_ANNOTATION_BYTES).decode("utf-8-sig", "replace")
+        text = tree.read(path, MOST_ANNOTATION_BYTES).decode("utf-8-sig", "replace")
         header, *lines = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
     except (OSError, csv.Error) as error:  # the latter: such as a value of more than 131,072 characters
         reason = getattr(error, "strerror", None) or error
@@ -90,7 +90,7 @@ def shards(release: str, config) -> dict[str, tuple[list[VoteShard], list[Damage
         )
     places = folders(release, config.name)
     offsets = None
-    if os.path.isfile(next(iter(places.values()))):
+    if tree.is_file(next(iter(places.values()))):
         offsets = _line_offsets(os.path.join(release, _PIXELS))
         if len(offsets) != len(lines):
             raise ReleaseError(
@@ -125,21 +125,26 @@ def shards(release: str, config) -> dict[str, tuple[list[VoteShard], list[Damage
 
 def _line_offsets(path: str) -> np.ndarray:
     """(rows, 2): where each row of a CSV with a header begins and ends, in bytes."""
-    with io.FileIO(path) as raw, io.BufferedReader(raw, 1 << 20) as file:
+    with io.FileIO(tree.on_disk(path)) as raw, io.BufferedReader(raw, 1 << 20) as file:
         ends = np.cumsum([len(line) for line in lines_of(file, path)])
     return np.stack([ends[:-1], ends[1:]], axis=1)
 
 
 def times(release: str, config) -> list:
-    state: list = [times_of_folder(os.path.join(release, _VOTES))]
+    votes = os.path.join(release, _VOTES)
+    state: list = [tree.state(votes) or times_of_folder(votes)]
     for place in dict.fromkeys(folders(release, config.name).values()):
+        if archived := tree.state(place):
+            state.append((place, archived))
+            continue
         look = times_of_files if os.path.isdir(place) and config.on_error == "skip" else times_of_folder
         state.append((place, look(place)))
     return state
 
 
 def rows(shard: VoteShard, config) -> Iterator[tuple | Damage]:
-    file = None if shard.pixels_path is None else io.FileIO(shard.pixels_path)
+    archived = shard.folder is not None and tree.is_archived(shard.folder)
+    file = None if shard.pixels_path is None else io.FileIO(tree.on_disk(shard.pixels_path))
 
     def read_row(place: int, number: int, line: list[str]) -> tuple | None:
         here = f"{shard.votes_path}, row {number}"
@@ -170,9 +175,9 @@ def rows(shard: VoteShard, config) -> Iterator[tuple | Damage]:
         image: str | dict
         if shard.folder is not None:
             image = os.path.join(shard.folder, name)
-            if not os.path.exists(image):
+            if not tree.exists(image):
                 raise Damage("is missing", "annotation without image", image)
-            check_image(read(image, "unreadable image"), image)
+            image = image_of(image, archived)
         else:
             assert file is not None and shard.offsets is not None, "a shard without a folder is of fer2013.csv"
             image = {"bytes": _png(file, shard.offsets[place], f"{shard.pixels_path}, row {number}"), "path": name}

@@ -22,7 +22,7 @@ MOST_IMAGE_BYTES = 1 << 28
 MOST_ANNOTATION_BYTES = 1 << 24
 
 # Without waiting for the other end of a pipe. Windows has no such flag, but needs to be told of bytes.
-_READ_BYTES = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+READ_BYTES = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def read_regular_file(path: str | os.PathLike, most_bytes: int = MOST_IMAGE_BYTES) -> bytes:
@@ -32,7 +32,7 @@ def read_regular_file(path: str | os.PathLike, most_bytes: int = MOST_IMAGE_BYTE
     or has more than `most_bytes`.
     """
     # Not `open`, whose file objects take a tenth of all the time of loading.
-    descriptor = os.open(path, _READ_BYTES)
+    descriptor = os.open(path, READ_BYTES)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -50,6 +50,11 @@ def read_regular_file(path: str | os.PathLike, most_bytes: int = MOST_IMAGE_BYTE
         return content
     finally:
         os.close(descriptor)
+
+
+def size_of(num_bytes: float) -> str:
+    """A number of bytes as people say it: "8.1 GB", "3 MB"."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{max(num_bytes / 1e6, 1):.0f} MB"
 
 
 def csv_cell(text: str) -> str:

@@ -13,11 +13,15 @@ A release is read by the module of its layout, which has
 
 import glob
 import os
+from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import NamedTuple
 
-from . import affectnet_2017, affectnet_2021, ferplus, plus
+from . import affectnet_2017, affectnet_2021, ferplus, plus, tree
+from .archives import archives_in
+from .errors import ReleaseError
 from .expressions import SUBSETS, listed
-from .rows import ReleaseError
+from .volumes import is_archive
 
 DATA_DIR_VARIABLE = "AFFECTNET_PLUS_DIR"
 # A folder that begins with a dot is never a release. In this one lies what an interrupted run has written, beside what
@@ -33,33 +37,38 @@ LAYOUTS = {
 
 
 def find_release(data_dir: str | os.PathLike | None = None, config_name: str = "human_annotated") -> str:
-    """The absolute path of the release in `data_dir`, else in $AFFECTNET_PLUS_DIR: that folder or one right inside it.
+    """The absolute path of the release in `data_dir`, else in $AFFECTNET_PLUS_DIR: that folder or one right inside it,
+    or that archive, or what the archives in that folder hold.
 
     Raises `ReleaseError` where there is none of the layout that the configuration reads, or more than one, or only what
     an interrupted run has left of one.
     """
     layout = LAYOUTS[config_name]
-    folder, entries = _named_folder(data_dir)
-    if _is_release(folder, layout):
-        return folder
-    inside = _folders_inside(folder, entries)
-    found = [place for place in inside if _is_release(place, layout)]
-    if len(found) == 1:
-        _refuse_unfinished(found[0])
-        return found[0]
-    if found:
-        names = listed(map(os.path.basename, found))
-        raise ReleaseError(f"{folder} holds several releases, {names}: name one of them as data_dir.")
-    for name, other in LAYOUTS.items():
-        if any(_is_release(place, other) for place in (folder, *inside)):
-            raise ReleaseError(
-                f"{folder} is {other.TITLE}, not {layout.TITLE}: "
-                f'load_dataset("affectnet_plus", "{name}", ...) reads it.'
-            )
-    _refuse_unfinished(*inside)
+    folder = _named_folder(data_dir)
+    views = _views(folder)
+    for look in views:
+        if look.is_release(folder, layout):
+            return folder
+        # The folder human_annotated holds train_set, as the release of 2021 does.
+        inside = [] if layout is not plus and look.is_release(folder, plus) else look.inside(folder)
+        found = [place for place in inside if look.is_release(place, layout)]
+        if len(found) == 1:
+            _refuse_unfinished(found[0])
+            return found[0]
+        if found:
+            names = listed(map(os.path.basename, found))
+            raise ReleaseError(f"{folder} holds several releases, {names}: name one of them as data_dir.")
+    for look in views:
+        for name, other in LAYOUTS.items():
+            if any(look.is_release(place, other) for place in (folder, *look.inside(folder))):
+                raise ReleaseError(
+                    f"{folder} is {other.TITLE}, not {layout.TITLE}: "
+                    f'load_dataset("affectnet_plus", "{name}", ...) reads it.'
+                )
+        _refuse_unfinished(*look.inside(folder))
     raise ReleaseError(
         f"{folder} is no release of {layout.TITLE}: neither it nor a folder right inside it holds "
-        f"{_marks(layout)}. Found there: {_shown(entries)}."
+        f"{_marks(layout)}. Found there: {_shown(folder)}."
     )
 
 
@@ -68,14 +77,14 @@ def recognise(data_dir: str | os.PathLike | None = None) -> tuple[str, str]:
 
     Raises `ReleaseError` where there is none, or more than one, or only what an interrupted run has left of one.
     """
-    folder, entries = _named_folder(data_dir)
-    inside = _folders_inside(folder, entries)
-    for places in ([folder], inside):
+    folder = _named_folder(data_dir)
+    views = _views(folder)
+    for look, places in ((view, places) for view in views for places in ([folder], view.inside(folder))):
         found = [
             (place, next(name for name, own in LAYOUTS.items() if own is layout))
             for place in places
             for layout in dict.fromkeys(LAYOUTS.values())
-            if _is_release(place, layout)
+            if look.is_release(place, layout)
         ]
         if len(found) == 1:
             _refuse_unfinished(found[0][0])
@@ -84,11 +93,12 @@ def recognise(data_dir: str | os.PathLike | None = None) -> tuple[str, str]:
             each = listed(f"{os.path.basename(place)} ({LAYOUTS[name].TITLE})" for place, name in found)
             cure = "unpack each into a folder of its own" if places == [folder] else "name one of them as data_dir"
             raise ReleaseError(f"{folder} holds several releases, {each}: {cure}.")
-    _refuse_unfinished(*inside)
+    for look in views:
+        _refuse_unfinished(*look.inside(folder))
     known = "; ".join(f"{layout.TITLE}: {_marks(layout)}" for layout in dict.fromkeys(LAYOUTS.values()))
     raise ReleaseError(
         f"{folder} is no release known here. Looked for, in it and in the folders right inside it: {known}. "
-        f"Found there: {_shown(entries)}."
+        f"Found there: {_shown(folder)}."
     )
 
 
@@ -99,7 +109,7 @@ def is_export(folder: str) -> bool:
     )
 
 
-def _named_folder(data_dir) -> tuple[str, list[tuple[str, bool]]]:
+def _named_folder(data_dir) -> str:
     named = data_dir or os.environ.get(DATA_DIR_VARIABLE)
     if not named:
         raise ReleaseError(
@@ -107,22 +117,51 @@ def _named_folder(data_dir) -> tuple[str, list[tuple[str, bool]]]:
             f"or set the environment variable {DATA_DIR_VARIABLE}."
         )
     folder = os.path.abspath(os.path.expanduser(named))
-    if not os.path.isdir(folder):
-        found = "is a file, not a folder: unpack it first" if os.path.isfile(folder) else "does not exist"
+    tree.forget()
+    if not (os.path.isdir(folder) or (os.path.isfile(folder) and is_archive(os.path.basename(folder)))):
+        found = "is a file, neither a folder nor a .zip or .tar" if os.path.isfile(folder) else "does not exist"
         raise ReleaseError(f"{folder} {found} (named by {'data_dir' if data_dir else '$' + DATA_DIR_VARIABLE}).")
     if os.path.basename(folder).startswith("."):
         raise ReleaseError(
             f"{folder} is no release, as its name begins with a dot: name another folder, or rename it if it is one."
         )
     _refuse_unfinished(folder)
-    if f"{os.path.basename(folder)}/" in plus.MARKS and not _is_release(folder, plus):
+    if f"{os.path.basename(folder)}/" in plus.MARKS and not _ON_DISK.is_release(folder, plus):
         raise ReleaseError(f"{folder} is a part of {plus.TITLE}: name the folder around it, {os.path.dirname(folder)}.")
+    return folder
+
+
+class _View(NamedTuple):
+    """A way to look for releases: on the disk alone, or also into the archives that lie there."""
+
+    is_folder: Callable[[str], bool]
+    is_file: Callable[[str], bool]
+    entries: Callable[[str], Iterable[tuple[str, bool]]]
+
+    def is_release(self, folder: str, layout: ModuleType) -> bool:
+        looks = ((self.is_folder if mark.endswith("/") else self.is_file, mark) for mark in layout.MARKS)
+        return any(look(os.path.join(folder, mark)) for look, mark in looks)
+
+    def inside(self, folder: str) -> list[str]:
+        return sorted(
+            os.path.join(folder, name) for name, is_dir in self.entries(folder) if is_dir and not name.startswith(".")
+        )
+
+
+def _entries_on_disk(folder: str) -> list[tuple[str, bool]]:
+    if not os.path.isdir(folder):
+        return []
     with os.scandir(folder) as entries:
-        return folder, sorted((entry.name, entry.is_dir()) for entry in entries)
+        return [(entry.name, entry.is_dir()) for entry in entries]
 
 
-def _folders_inside(folder: str, entries: list[tuple[str, bool]]) -> list[str]:
-    return [os.path.join(folder, name) for name, is_dir in entries if is_dir and not name.startswith(".")]
+_ON_DISK = _View(os.path.isdir, os.path.isfile, _entries_on_disk)
+_IN_ARCHIVES = _View(tree.is_folder, tree.is_file, tree.entries)
+
+
+def _views(folder: str) -> list[_View]:
+    """What is unpacked comes first: the archives may still lie beside it, perhaps not whole."""
+    return [_ON_DISK, _IN_ARCHIVES] if archives_in(folder) else [_ON_DISK]
 
 
 def _refuse_unfinished(*folders: str) -> None:
@@ -138,11 +177,5 @@ def _marks(layout: ModuleType) -> str:
     return " or ".join(layout.MARKS[:5])
 
 
-def _shown(entries: list[tuple[str, bool]]) -> str:
-    return listed(name + "/" * is_dir for name, is_dir in entries) or "nothing"
-
-
-def _is_release(folder: str, layout: ModuleType) -> bool:
-    return any(
-        (os.path.isdir if mark.endswith("/") else os.path.isfile)(os.path.join(folder, mark)) for mark in layout.MARKS
-    )
+def _shown(folder: str) -> str:
+    return listed(name + "/" * is_dir for name, is_dir in sorted(_views(folder)[-1].entries(folder))) or "nothing"

@@ -7,12 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
-from . import rows
+from . import errors
 from .expressions import CATEGORIES, EXPRESSIONS, SUBSETS
 
 ODD_VALUE, RANK_RULE, DUPLICATE = "value out of range", "rank-rule violation", "duplicate"
 # In the order of the page.
-KINDS = (*rows.KINDS, RANK_RULE, DUPLICATE)
+KINDS = (*errors.KINDS, RANK_RULE, DUPLICATE)
 # What another download does not change, and what an interrupted download or unpacking leaves behind.
 _IN_THE_DATA = {ODD_VALUE: "values out of range", RANK_RULE: "rank-rule violations", DUPLICATE: "duplicates"}
 CURED_BY_DOWNLOAD = tuple(kind for kind in KINDS if kind not in _IN_THE_DATA)

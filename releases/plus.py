@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import orjson
 
+from . import tree
 from .about import AFFECTNET_PLUS
 from .expressions import ANGLES, CATEGORIES, ETHNICITIES, EXPRESSIONS, GENDERS, SUBSETS, listed
-from .rows import FLOATS, Damage, ReleaseError, Shard, attempts, check_image, nothing, pair_shards, pair_times, read
+from .rows import FLOATS, Damage, ReleaseError, Shard, attempts, image_of, nothing, pair_shards, pair_times, read
 
 TITLE = "AffectNet+"
 NAME = "AffectNet+"
@@ -26,11 +27,11 @@ def folders(release: str, config_name: str) -> dict[str, str]:
     """{split: folder with images/ and annotations/} of what lies on disk; somebody may hold validation only."""
     looked_for = _NO_HUMAN_ANNOTATED if config_name == "no_human_annotated" else _HUMAN_ANNOTATED
     found = {split: os.path.join(release, *path.split("/")) for split, path in looked_for.items()}
-    found = {split: folder for split, folder in found.items() if os.path.isdir(folder)}
+    found = {split: folder for split, folder in found.items() if tree.is_folder(folder)}
     if not found:
         raise ReleaseError(
             f'{release} has nothing for "{config_name}": looked for {listed(looked_for.values())}, '
-            f"found {listed(sorted(os.listdir(release)))}."
+            f"found {listed(sorted(name for name, _ in tree.entries(release)))}."
         )
     return found
 
@@ -46,7 +47,7 @@ def times(release: str, config) -> list:
 def rows(shard: Shard, config) -> Iterator[tuple | Damage]:
     """The rows of a shard that the configuration keeps, and what is wrong with the others."""
     images, annotations = (os.path.join(shard.folder, part, "") for part in ("images", "annotations"))
-    name = config.name
+    name, archived = config.name, tree.is_archived(shard.folder)
 
     def read_row(image_id: int, annotation_name: bytes, image_name: bytes) -> tuple | None:
         path = annotations + annotation_name.decode()
@@ -64,9 +65,7 @@ def rows(shard: Shard, config) -> Iterator[tuple | Damage]:
         except Damage as damage:
             damage.path = path
             raise
-        path = images + image_name.decode()
-        check_image(read(path, "unreadable image"), path)
-        return image_id, path, label, subset, numbers
+        return image_id, image_of(images + image_name.decode(), archived), label, subset, numbers
 
     columns = (shard.image_ids, shard.annotations, shard.images)
     return attempts(read_row, zip(*(column.tolist() for column in columns), strict=True))

@@ -25,10 +25,11 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pyarrow.fs
-from datasets.exceptions import DatasetGenerationError
 
+from . import tree
+from .errors import Damage, ReleaseError
 from .expressions import ANGLES, ETHNICITIES, EXPRESSIONS, GENDERS, listed
-from .files import MOST_ANNOTATION_BYTES, MOST_IMAGE_BYTES, read_regular_file
+from .files import MOST_ANNOTATION_BYTES, MOST_IMAGE_BYTES
 
 NUMBERS = np.dtype(
     [
@@ -47,36 +48,6 @@ NUMBERS = np.dtype(
 FLOATS = {count: struct.Struct(f"={count}f") for count in (2, 3, 6, 8, 58, 136, 158)}
 # A shard is one Arrow table, one step of a shuffled stream and the least that a process is given.
 PAIRS_PER_SHARD = 1000
-
-
-class ReleaseError(DatasetGenerationError, ValueError):
-    """A release that cannot be read, said in one sentence with the cure.
-
-    A `DatasetGenerationError` because `datasets` would hide any other error behind "An error occurred while
-    generating the dataset"; a `ValueError` because that is what it is to everybody else.
-    """
-
-
-class Damage(Exception):
-    """What is wrong with one row: `kind` is one of `KINDS`, `what` are words that follow the name of the file."""
-
-    def __init__(self, what: str, kind: str = "unreadable annotation", path: str = ""):
-        super().__init__(what)
-        self.what, self.kind, self.path = what, kind, path
-
-    def __str__(self) -> str:
-        return f"{self.path} {self.what}"
-
-
-# What can be wrong, in the order in which `affectnet-plus check` tells it.
-KINDS = (
-    "image without annotation",
-    "annotation without image",
-    "unreadable annotation",
-    "value out of range",
-    "unreadable image",
-    "truncated image",
-)
 
 
 @functools.cache
@@ -108,7 +79,7 @@ _MOST_LINE = 1 << 20
 def read(path: str, kind: str = "unreadable annotation") -> bytes:
     """All of a file; raises `Damage`, also where it is a pipe, a device or larger than any image or annotation is."""
     try:
-        return read_regular_file(path, MOST_ANNOTATION_BYTES if kind == "unreadable annotation" else MOST_IMAGE_BYTES)
+        return tree.read(path, MOST_ANNOTATION_BYTES if kind == "unreadable annotation" else MOST_IMAGE_BYTES)
     except OSError as error:
         raise Damage(f"cannot be read ({error.strerror})", kind, path) from None
 
@@ -134,12 +105,11 @@ def numbered_files(folder: str, endings: tuple[str, ...], kind: str) -> tuple[np
             damages[n] = Damage(f"has a number above {_MOST_N}", kind, f"{folder}/{name}")
         return n <= _MOST_N
 
-    with os.scandir(folder) as entries:
-        found = (entry.name for entry in entries if _is_numbered(entry.name, endings) and fits(entry.name))
-        # Arrays block by block: a list of all names would take ten times their memory.
-        blocks = [
-            (np.array([_number_of(name) for name in block], np.int64), np.array(block, "S")) for block in _blocks(found)
-        ]
+    found = (name for name in tree.file_names(folder) if _is_numbered(name, endings) and fits(name))
+    # Arrays block by block: a list of all names would take ten times their memory.
+    blocks = [
+        (np.array([_number_of(name) for name in block], np.int64), np.array(block, "S")) for block in _blocks(found)
+    ]
     if not blocks:
         return np.zeros(0, np.int64), np.zeros(0, "S1"), damages
     ids, names = (np.concatenate(column) for column in zip(*blocks, strict=True))
@@ -283,8 +253,8 @@ def pair_shards(folder: str, annotation_endings: tuple[str, ...]) -> tuple[list[
     doubled |= more
     damages, left_out = list(doubled.values()), np.array([n for n in doubled if n <= _MOST_N], np.int64)
     for ids, names, others, where, kind, what in (
-        (image_ids, images, annotation_ids, image_folder, KINDS[0], "has no annotation"),
-        (annotation_ids, annotations, image_ids, annotation_folder, KINDS[1], "has no image"),
+        (image_ids, images, annotation_ids, image_folder, "image without annotation", "has no annotation"),
+        (annotation_ids, annotations, image_ids, annotation_folder, "annotation without image", "has no image"),
     ):
         lonely = names[~(np.isin(ids, others) | np.isin(ids, left_out))].astype(str)
         damages += [Damage(what, kind, os.path.join(where, name)) for name in lonely]
@@ -302,8 +272,8 @@ def pair_shards(folder: str, annotation_endings: tuple[str, ...]) -> tuple[list[
 def _parts(folder: str) -> tuple[str, str]:
     parts = os.path.join(folder, "images"), os.path.join(folder, "annotations")
     for part in parts:
-        if not os.path.isdir(part):
-            found = listed(sorted(os.listdir(folder))) or "nothing"
+        if not tree.is_folder(part):
+            found = listed(sorted(name for name, _ in tree.entries(folder))) or "nothing"
             raise ReleaseError(
                 f"{folder} has no folder {os.path.basename(part)}/ (found {found}): unpack all parts of the release "
                 "into one folder."
@@ -314,7 +284,16 @@ def _parts(folder: str) -> tuple[str, str]:
 def pair_times(folder: str, on_error: str) -> tuple:
     """Images are read where they lie, so an overwritten one needs no new table, unless it was left out as broken."""
     images, annotations = _parts(folder)
+    if state := tree.state(folder):
+        return folder, state
     return folder, times_of_files(annotations), (times_of_files if on_error == "skip" else times_of_folder)(images)
+
+
+def image_of(path: str, keep_bytes: bool) -> str | dict:
+    """What a row keeps of an image file: its path, or its bytes, too. Raises `Damage` where it is broken."""
+    content = read(path, "unreadable image")
+    check_image(content, path)
+    return {"bytes": content, "path": path} if keep_bytes else path
 
 
 def attempts(read_row: Callable, items: Iterable[tuple]) -> Iterator[tuple | Damage]:
@@ -335,7 +314,8 @@ def table(rows: list[tuple], features: datasets.Features) -> pa.Table:
     if isinstance(images[0], str):
         stored = features["image"].cast_storage(pa.array(images, pa.string()))
     else:
-        stored = pa.array(images, features.arrow_schema.field("image").type)
+        kept = [pa.array([image[name] for image in images]) for name in ("bytes", "path")]
+        stored = pa.StructArray.from_arrays(kept, ["bytes", "path"])
     columns = {
         "image": stored,
         "image_id": pa.array(image_ids, pa.int64()),

@@ -60,7 +60,7 @@ def split(request, release):
 @pytest.mark.parametrize("write", [openface, libreface, pyfeat])
 def test_tools_are_told_by_their_columns_and_joined_by_split_and_name(write, target, truth, split, tmp_path):
     write(truth).sample(frac=1, random_state=0).to_csv(tmp_path / "table.csv", index=False)
-    table = load_table(str(tmp_path / "table.csv"), target, ACTION_UNITS)
+    table = load_table([str(tmp_path / "table.csv")], target, ACTION_UNITS)
     assert f"{len(split)} of {len(split)} rows of {split.name} found." in table.join(split)
     files = [f"{split.name}_set/images/{image_id}.jpg" for image_id in split.ids]
     wanted = truth.loc[files, [6, 12, 25]].to_numpy()
@@ -72,14 +72,14 @@ def test_tools_are_told_by_their_columns_and_joined_by_split_and_name(write, tar
 
 def test_probabilities_are_present_from_a_half(truth, split, tmp_path):
     pyfeat(truth).assign(AU12=np.where(truth[12] >= 1, 0.6, 0.4)).to_csv(tmp_path / "table.csv", index=False)
-    table = load_table(str(tmp_path / "table.csv"), "intensity", ACTION_UNITS)
+    table = load_table([str(tmp_path / "table.csv")], "intensity", ACTION_UNITS)
     files = [f"{split.name}_set/images/{image_id}.jpg" for image_id in split.ids]
     present = table.targets(split, [12])[:, 0] >= table.present_from[12]
     assert (present == (truth.loc[files, 12] >= 1)).all() and 0 < present.sum() < len(present)
 
 
 def test_truth_of_a_synthetic_release_is_a_table_too(truth, split, release):
-    table = load_table(str(release / "ground_truth.parquet"), "intensity", ACTION_UNITS)
+    table = load_table([str(release / "ground_truth.parquet")], "intensity", ACTION_UNITS)
     assert table.source == "a synthetic release's truth"
     assert np.nanmax(table.targets(split, ACTION_UNITS["neutral"])) > 0.8
 
@@ -92,7 +92,7 @@ def test_what_the_table_does_not_know_is_unknown_and_said(truth, release, tmp_pa
     second = table.loc[[files[1]]].assign(**{" confidence": 0.5, " AU06_r": 5.0})  # a face in the background
     table = pd.concat([second, table.drop(index=files[2])])
     table.to_parquet(tmp_path / "table.parquet")
-    loaded = load_table(str(tmp_path / "table.parquet"), "intensity", ACTION_UNITS)
+    loaded = load_table([str(tmp_path / "table.parquet")], "intensity", ACTION_UNITS)
     said = loaded.join(split)
     assert f"{len(split) - 1} of {len(split)} rows" in said and "1 of them without units" in said
     assert f"1 not found: '{split.names[2]}'" in said
@@ -102,15 +102,83 @@ def test_what_the_table_does_not_know_is_unknown_and_said(truth, release, tmp_pa
     assert not np.isnan(targets[3:, 0]).any()
 
 
+def test_of_several_faces_the_surest_is_taken_and_the_others_are_counted(truth, split, tmp_path):
+    table = pyfeat(truth).assign(FaceScore=0.9)
+    background = table.head(7).assign(AU12=1 - table["AU12"].head(7), FaceScore=[0.5] * 6 + [np.nan])
+    pd.concat([background, table]).to_csv(tmp_path / "table.csv", index=False)
+    loaded = load_table([str(tmp_path / "table.csv")], "intensity", ACTION_UNITS)
+    assert loaded.notes == [
+        "table.csv: 7 rows are of further faces in an image and left out; taken is that of the highest FaceScore."
+    ]
+    files = [f"{split.name}_set/images/{image_id}.jpg" for image_id in split.ids]
+    assert (loaded.targets(split, [12])[:, 0] == (truth.loc[files, 12] >= 1)).all()
+
+
+def test_a_scale_that_is_not_facs_has_to_be_said(truth, split, tmp_path):
+    table = libreface(truth).rename(columns={"frame_path": "input_image_path"})
+    table[[f"au_{unit}_intensity" for unit in truth]] /= 5
+    table.to_csv(tmp_path / "table.csv", index=False)
+    with pytest.raises(ValueError, match=r"none of these is above 1\. Say --au_strongest 1 .*--au_strongest 5"):
+        load_table([str(tmp_path / "table.csv")], "intensity", ACTION_UNITS)
+    files = [f"{split.name}_set/images/{image_id}.jpg" for image_id in split.ids]
+    for strongest in (1, 5):
+        loaded = load_table([str(tmp_path / "table.csv")], "intensity", ACTION_UNITS, strongest=strongest)
+        np.testing.assert_allclose(loaded.targets(split, [12])[:, 0], truth.loc[files, 12] / 5 / strongest, atol=1e-6)
+
+
+def test_a_table_for_each_split_is_read_as_one_of_both(truth, release, tmp_path):
+    splits = [load_split(DataArguments(data_dir=str(release)), name) for name in ("train", "validation")]
+    bare, paths = openface(truth), [str(tmp_path / "train.csv"), str(tmp_path / "validation.csv")]
+    bare["input"] = [path.split("/")[-1] for path in truth.index]  # names that the splits share
+    for path, split in zip(paths, splits, strict=True):
+        of_split = bare[truth.index.str.startswith(split.name)]
+        if split.name == "train":
+            of_split.to_csv(path, index=False)
+        else:
+            of_split.to_parquet(path)  # whatever it is called
+    table = load_table(paths, "intensity", ACTION_UNITS, ("train", "validation"))
+    table.check_names(*splits)
+    for split in splits:
+        assert f"{len(split)} of {len(split)} rows of {split.name} found." in table.join(split)
+        files = [f"{split.name}_set/images/{image_id}.jpg" for image_id in split.ids]
+        np.testing.assert_allclose(table.targets(split, [12])[:, 0], truth.loc[files, 12] / 5, atol=1e-6)
+    pyfeat(truth).to_csv(paths[1], index=False)
+    with pytest.raises(ValueError, match="columns of other units"):
+        load_table(paths, "intensity", ACTION_UNITS, ("train", "validation"))
+    with pytest.raises(ValueError, match="names 3 tables: give one for all rows, or one for each of train and valid"):
+        load_table([*paths, paths[0]], "intensity", ACTION_UNITS, ("train", "validation"))
+
+
+def test_a_folder_has_a_csv_for_each_image_as_openface_writes_them(truth, split, tmp_path):
+    table = openface(truth).drop(columns=["input", " success"])
+    table.insert(0, "face", 0)
+    for file, row in zip(truth.index, table.index, strict=True):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        table.loc[[row]].to_csv((tmp_path / file).with_suffix(".csv"), index=False)
+    first = tmp_path / f"{split.name}_set/images/{split.ids[0]}.csv"
+    header, row = first.read_text().splitlines()
+    column = header.split(",").index(" AU12_r")
+    first.write_text(
+        "\n".join([header, ",".join([*row.split(",")[:column], "-nan(ind)", *row.split(",")[column + 1 :]])])
+    )
+    loaded = load_table([str(tmp_path)], "intensity", ACTION_UNITS)
+    assert loaded.notes == [f"{tmp_path.name}: 1 values are no numbers (empty or nan): unknown."]
+    assert f"{len(split)} of {len(split)} rows of {split.name} found." in loaded.join(split)
+    files = [f"{split.name}_set/images/{image_id}.jpg" for image_id in split.ids]
+    targets = loaded.targets(split, [12])[:, 0]
+    assert np.isnan(targets[0])
+    np.testing.assert_allclose(targets[1:], truth.loc[files[1:], 12] / 5, atol=1e-6)
+
+
 def test_bare_names_that_two_splits_share_are_refused(truth, release, tmp_path):
     splits = [load_split(DataArguments(data_dir=str(release)), name) for name in ("train", "validation")]
     bare = pyfeat(truth).assign(input=[path.split("/")[-1] for path in truth.index])
     bare.to_csv(tmp_path / "table.csv", index=False)
     with pytest.raises(ValueError, match="add a column 'split'"):
-        load_table(str(tmp_path / "table.csv"), "presence", ACTION_UNITS).check_names(*splits)
+        load_table([str(tmp_path / "table.csv")], "presence", ACTION_UNITS).check_names(*splits)
     bare["split"] = [path.split("_set")[0] for path in truth.index]
     bare.to_csv(tmp_path / "table.csv", index=False)
-    table = load_table(str(tmp_path / "table.csv"), "presence", ACTION_UNITS)
+    table = load_table([str(tmp_path / "table.csv")], "presence", ACTION_UNITS)
     table.check_names(*splits)
     assert "of validation found." in table.join(splits[1])
     # As where each expression has a folder with a file of that name.
@@ -126,6 +194,13 @@ def test_bare_names_that_two_splits_share_are_refused(truth, release, tmp_path):
         (lambda t: t[["input"]], ["no action units", "AU12_r", "au_12", "'input'"]),
         (lambda t: t.assign(AU06=7.0), ["7.0 as AU06 in row 0", "0 to 1"]),
         (lambda t: t.assign(input=t["input"].str.replace(".jpg", "x.jpg")), ["none of its files"]),
+        (lambda t: t.assign(FaceScore="x" * 1000), ["xxx as FaceScore in row 0, not a number"]),
+        (lambda t: t.assign(**{"AU06 ": 0.0}), ["2 columns AU06, spaces aside: keep one"]),
+        (lambda t: t.rename(columns={"AU12": "AU06"}), ["2 columns AU06"]),
+        (
+            lambda t: pd.concat([t[["input"]], *(t["AU12"].rename(f"AU0{n}_r") for n in range(1, 9))], axis=1),
+            ["AU03 or AU08", "OpenFace 3", "AU01_c, AU02_c, AU04_c, AU06_c, AU09_c, AU12_c, AU25_c, AU26_c"],
+        ),
         (lambda t: t[["input"]].assign(AU45=1.0), ["none of the experts' action units"]),
         (None, ["cannot be read", "no_such.csv"]),
     ],
@@ -140,7 +215,7 @@ def test_bad_table_is_one_sentence(change, says, truth, release, tmp_path, monke
         train_au.main()
     assert stopped.value.code == 2
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train_au.py: error: ")]
-    assert all(part in said for part in says)
+    assert all(part in said for part in says) and len(said) < 300 + len(str(tmp_path))
     assert not (tmp_path / "au").exists()
 
 

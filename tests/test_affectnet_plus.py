@@ -223,9 +223,14 @@ def test_folders_that_are_no_release(tmp_path, monkeypatch):
     with pytest.raises(ReleaseError, match=r"gone does not exist .*\$AFFECTNET_PLUS_DIR"):
         load_dataset("affectnet_plus")
     (tmp_path / "AffectNet+_part1.zip").write_bytes(b"PK")
-    with pytest.raises(ReleaseError, match="part1.zip is a file, not a folder: unpack"):
+    with pytest.raises(ReleaseError, match="part1.zip ends without a table of contents, .*: download it again"):
         load(tmp_path / "AffectNet+_part1.zip")
-    with pytest.raises(ReleaseError, match=r"holds human_annotated/ or no_human_annotated/. Found there: .*part1.zip"):
+    with pytest.raises(ReleaseError, match="part1.zip ends without a table of contents"):
+        load(tmp_path)
+    os.rename(tmp_path / "AffectNet+_part1.zip", tmp_path / "part1.rar")
+    with pytest.raises(ReleaseError, match="part1.rar is a file, neither a folder nor a .zip or .tar"):
+        load(tmp_path / "part1.rar")
+    with pytest.raises(ReleaseError, match=r"holds human_annotated/ or no_human_annotated/. Found there: .*part1.rar"):
         load(tmp_path)
     (tmp_path / "one" / TRAIN / "images").mkdir(parents=True)
     with pytest.raises(ReleaseError, match=r"train_set has no folder annotations/ \(found 'images'\)"):

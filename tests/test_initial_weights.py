@@ -1,6 +1,7 @@
 """What a network starts from: weights of another one, and its last layer."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +10,13 @@ from runs import SOFT_FER, refused, train, weights
 from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import EBCConfig, EBCForImageClassification, SoftFerConfig, SoftFerForImageClassification
+from affectnet_plus.modeling import (
+    EBCConfig,
+    EBCForImageClassification,
+    SoftFerConfig,
+    SoftFerForImageClassification,
+    create_backbone,
+)
 from affectnet_plus.training import train_ebc
 from affectnet_plus.training.loop.initial_weights import load_weights, read_weights
 
@@ -93,3 +100,43 @@ def test_in_folds_they_start_from_weights_of_the_same_fold(softmax_runs, ferplus
     # Weights of all rows would undo the cross-fitting.
     said = refused(train_ebc, [*args, "--init_from", softmax_runs / "hard"], tmp_path / "none", monkeypatch, capsys)
     assert "hard" in said and "rows that fold 0 of 2 leaves out" in said
+
+
+def test_files_of_other_trainers_are_read_or_refused_in_a_sentence(tmp_path):
+    config = EBCConfig(backbones=["test_vit"], image_size=32)
+    record = {"data": "D", "split": "train", "ids": "image_id", "data_config": "easy"}
+    backbone = create_backbone("test_vit", 8, 32)
+    file = tmp_path / "weights.pt"
+    torch.save({"state_dict": torch.nn.DataParallel(backbone).state_dict(), "epoch": 3}, file)
+    (read,) = read_weights([str(file)], config, record)
+    assert torch.equal(read["state"]["patch_embed.proj.weight"], backbone.state_dict()["patch_embed.proj.weight"])
+
+    def said() -> str:
+        with pytest.raises(ValueError) as error:
+            read_weights([str(file)], config, record)
+        assert str(error.value).startswith(f"--init_from {file} ") and len(str(error.value)) < 250 + len(str(file))
+        return str(error.value)
+
+    torch.save(backbone, file)
+    assert "whole pickled model" in said() and "torch.save(model.state_dict(), ...)" in said()
+    torch.save(Executed(tmp_path / "executed"), file)
+    assert "whole pickled model" in said() and not (tmp_path / "executed").exists()
+    for no_state in ({"model": backbone.state_dict(), "epoch": 3}, [1, 2], {}):
+        torch.save(no_state, file)
+        assert "save a model's state_dict()" in said()
+    torch.save(backbone.state_dict(), file)
+    file.write_bytes(file.read_bytes()[:-2000])
+    assert "is damaged" in said()
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"123")
+    assert "is damaged" in said()
+
+
+class Executed:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)

@@ -121,7 +121,7 @@ def test_recipes_stand_where_nothing_is_named(start):
     experts = ExpertArguments(pretrained=pretrained)
     of_start = RECIPES["warm start"][start]
     assert experts.warm_start_epochs == of_start["num_train_epochs"]
-    assert experts.warm_start_learning_rate == of_start["learning_rate"] and experts.rest_outputs == 7
+    assert experts.warm_start_learning_rate == of_start["learning_rate"]
     args = OptimizationArguments(output_dir="x").with_recipe("experts", pretrained)
     assert {name: getattr(args, name) for name in ("num_train_epochs", "learning_rate")} == RECIPES["experts"][start]
     assert OptimizationArguments(output_dir="x", learning_rate=0.5).with_recipe("experts", True).learning_rate == 0.5

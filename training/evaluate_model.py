@@ -23,10 +23,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoImageProcessor
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
-from affectnet_plus.modeling import BUNDLED_MODEL, CARD_METRICS, SoftLabelModel, model_card, no_model
+from affectnet_plus.modeling import BUNDLED_MODEL, CARD_METRICS, SoftLabelModel, model_card
 from affectnet_plus.releases.expressions import label_names
 from affectnet_plus.releases.writing import alone, is_no_room
 from affectnet_plus.training.arguments import (
@@ -36,6 +36,8 @@ from affectnet_plus.training.arguments import (
     exit_on_error,
     exit_with_error,
     parse_arguments,
+    read_config,
+    read_model,
     run_script,
 )
 from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, read_soft_labels
@@ -68,7 +70,8 @@ class EvaluationArguments:
         default_factory=list,
         metadata={
             "help": "Measure on faces of these labels and among these expressions only, e.g. the seven of RAF-DB, "
-            "without contempt; what the model says of others is not looked at. Default: all eight."
+            "without contempt; what the model says of others is not looked at. Default: all that the dataset has "
+            "a class for and, where there are scores to compare with, these know."
         },
     )
     soft_labels: str | None = field(
@@ -95,7 +98,7 @@ class EvaluationArguments:
         self.model = self.model or str(BUNDLED_MODEL)
         if len(self.expressions) == 1:
             raise ValueError(f"--expressions are those to choose among, and {self.expressions[0]} is only one.")
-        self.expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(self.expressions))] or list(EXPRESSIONS)
+        self.expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(self.expressions))]
         for name, least in (("per_device_batch_size", 1), ("max_samples", 1), ("num_faces", 0)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"--{name} is at least {least}, not {getattr(self, name)}.")
@@ -112,6 +115,7 @@ def main():
         known = known_truth(split, data_args)
         if args.soft_labels:
             known = read_soft_labels(args.soft_labels, split), "the soft label of label.py"
+        args.expressions = expressions_to_measure(args.expressions, split, *known)
         split, known = of_expressions(args.expressions, split, *known)
         # The last thing, so that nothing is left of a run that cannot begin.
         lock = alone(Path(args.output_dir) / ".evaluation.lock", args.output_dir)
@@ -125,9 +129,23 @@ def main():
             raise  # to `run_script`
         exit_with_error(error)
     if accelerator.is_main_process:
+        if len(args.expressions) < len(EXPRESSIONS):
+            print(f"Measured on faces labelled {', '.join(args.expressions)}, among these only.", file=sys.stderr)
         print(summary(result), file=sys.stderr)
         print(f"Report: {Path(args.output_dir) / 'report.html'}")
     locks.close()
+
+
+def expressions_to_measure(
+    asked: list[str], split: Split, ground_truth: np.ndarray | None, ground_truth_name: str
+) -> list[str]:
+    """Those asked for, by default all that labels and ground truth know; `ValueError` where that one does not."""
+    there = np.ones(len(EXPRESSIONS), dtype=bool) if ground_truth is None else ~np.isnan(ground_truth).any(axis=0)
+    if missing := [EXPRESSIONS[i] for i in match_expressions(asked) if not there[i]]:
+        raise ValueError(
+            f"--expressions names {', '.join(missing)}, of which {ground_truth_name} knows nothing: leave it out."
+        )
+    return asked or [EXPRESSIONS[i] for i in np.flatnonzero(there & split.known.any(axis=0))]
 
 
 def of_expressions(
@@ -158,7 +176,7 @@ def of_expressions(
 
 def among(expressions: list[str], scores: np.ndarray) -> np.ndarray:
     """(N, 8) scores with 0 for all other expressions."""
-    return scores * np.isin(EXPRESSIONS, expressions)
+    return np.where(np.isin(EXPRESSIONS, expressions), scores, 0)
 
 
 def evaluate(
@@ -209,7 +227,7 @@ def evaluate(
     settings |= {"processes": accelerator.num_processes, "mixed_precision": accelerator.mixed_precision}
     with written_beside(output_dir) as folder:
         (folder / "metrics.json").write_text(json.dumps(nan_to_none(result), indent=1) + "\n")
-        pq.write_table(predictions(scores, affect, split), folder / "predictions.parquet")
+        pq.write_table(predictions(scores, affect, split, args.expressions), folder / "predictions.parquet")
         write_report(folder / "report.html", result, scores, affect, split, ground_truth, args.num_faces, settings)
     if args.update_card:
         update_card(Path(args.model), result, model.model.config)
@@ -228,7 +246,7 @@ def update_card(folder: Path, result: dict, measured) -> None:
         OSError: the folder holds another model by now.
     """
     with locked_if_shared(folder):
-        config = AutoConfig.from_pretrained(folder)
+        config = read_config(folder)
         if (config.training, config.id2label) != (measured.training, measured.id2label):
             raise OSError(f"--update_card: the model in {folder} was replaced while it was measured: measure it again.")
         keys = ("data", "data_config", "split", "expressions", "rows", "ground_truth", *CARD_METRICS)
@@ -253,13 +271,8 @@ def load_model(args) -> tuple[nn.Module, object, list[str]]:
     Raises:
         ValueError: there is none, or its classes cannot be matched with our expressions.
     """
-    try:
-        config = AutoConfig.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
-    except OSError as error:
-        raise no_model(f"--model {args.model}", error) from error
-    model = AutoModelForImageClassification.from_pretrained(
-        args.model, trust_remote_code=args.trust_remote_code, dtype=torch.float32
-    )
+    model = read_model(args.model, "--model", trust_remote_code=args.trust_remote_code, dtype=torch.float32)
+    config = model.config
     if args.update_card and not (isinstance(model, SoftLabelModel) and Path(args.model).is_dir()):
         raise ValueError(f"--update_card is for a folder of one of our models, and --model {args.model} is none.")
     names = [config.id2label[i] for i in range(len(config.id2label))]
@@ -313,14 +326,17 @@ class Scores(nn.Module):
         return ours if affect is None else torch.cat([ours, affect.float()], dim=1)
 
 
-def predictions(scores: np.ndarray, affect: np.ndarray, split: Split) -> pa.Table:
+def predictions(scores: np.ndarray, affect: np.ndarray, split: Split, expressions: list[str]) -> pa.Table:
     """What predictions.parquet holds, a row each.
 
     Args:
         scores: (N, 8) in [0, 1].
         affect: (N, 2) valence and arousal in [-1, 1], or (N, 0).
         split: the N rows.
+        expressions: those that are measured; the scores of others are null.
     """
+    measured = np.where(np.isin(EXPRESSIONS, expressions), scores, np.nan).astype("float32")
+    soft_label = pa.array(measured.ravel(), from_pandas=True)
     columns = {"valence": affect[:, 0], "arousal": affect[:, 1]} if affect.size else {}
     return pa.table(
         columns
@@ -329,7 +345,7 @@ def predictions(scores: np.ndarray, affect: np.ndarray, split: Split) -> pa.Tabl
             "image_id": pa.array(split.ids),
             "label": [EXPRESSIONS[label] for label in split.labels],
             "predicted": [EXPRESSIONS[best] for best in scores.argmax(axis=1)],
-            "soft_label": pa.FixedSizeListArray.from_arrays(scores.astype("float32").ravel(), len(EXPRESSIONS)),
+            "soft_label": pa.FixedSizeListArray.from_arrays(soft_label, len(EXPRESSIONS)),
         }
     )
 

@@ -5,13 +5,13 @@
     accelerate launch training/label.py --image_dir FACES --model runs/soft --output_dir runs/faces
     accelerate launch training/label.py --labels runs/soft --prior balanced --output_dir runs/soft-balanced
 
-Writes Parquet: split, image_id, and ebc, au, soft_label (8 scores each, six decimals, AffectNet's order), human_label
-(an index in that order), its rank among the fused scores, subset (0 easy: rank 1; 1 challenging: 2 or 3; 2 difficult)
-and posterior (8 scores: soft_label and human label together, see soft_labels/posterior.py). Scores are calibrated to
-the class frequencies --prior, by default the experts' own; --labels expresses labels anew for others, without any
-network. Experts that were trained in folds (--num_folds) label the rows they have not seen, and copies of these; all
-other rows get the mean of the folds. Killed at any moment, the same command goes on at the last whole file. Several
-processes share the files.
+Writes Parquet: split, image_id, and ebc, au, soft_label (8 scores each, six decimals, AffectNet's order; null for what
+the experts do not know), human_label (an index in that order), its rank among the fused scores, subset (0 easy: rank 1;
+1 challenging: 2 or 3; 2 difficult) and posterior (8 scores: soft_label and human label together, see
+soft_labels/posterior.py). Scores are calibrated to the class frequencies --prior, by default the experts' own; --labels
+expresses labels anew for others, without any network. Experts that were trained in folds (--num_folds) label the rows
+they have not seen, and copies of these; all other rows get the mean of the folds. Killed at any moment, the same
+command goes on at the last whole file. Several processes share the files.
 """
 
 from contextlib import ExitStack
@@ -25,8 +25,8 @@ from accelerate.utils import broadcast_object_list, gather_object
 from scipy.special import expit
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
-from transformers import AutoModelForImageClassification
 
+from affectnet_plus import EXPRESSIONS, match_expressions
 from affectnet_plus.releases.writing import alone
 from affectnet_plus.training.arguments import (
     WHOLE_FILES_KEPT,
@@ -35,6 +35,7 @@ from affectnet_plus.training.arguments import (
     exit_on_error,
     parse_arguments,
     parse_prior,
+    read_model,
     run_script,
 )
 from affectnet_plus.training.faces import FaceDataset, Split, images_in, load_rows, split_to_label
@@ -46,8 +47,9 @@ from affectnet_plus.training.loop import (
     share_contents,
 )
 from affectnet_plus.training.loop.folders import locked_for_reading, written_beside
-from affectnet_plus.training.soft_labels.calibration import class_frequencies
+from affectnet_plus.training.soft_labels.calibration import prior_of_rows
 from affectnet_plus.training.soft_labels.cross_fitting import (
+    expressions_of_experts,
     find_folds,
     folds_by,
     known_rows,
@@ -94,7 +96,7 @@ class LabelArguments:
         default_factory=list,
         metadata={
             "help": "The class frequencies that labels are calibrated to: those of the human labels in the `train` or "
-            "`validation` split, `balanced`, or eight numbers. Default: the experts'."
+            "`validation` split, `balanced`, or a number for each expression. Default: the experts'."
         },
     )
     prior_precision: str = field(
@@ -165,6 +167,13 @@ def main():
                     express_anew(data_args, args, output_dir)
             return
         folds = find_folds(args)
+        expressions = expressions_of_experts(folds)
+        unknown = [name for name in EXPRESSIONS if name not in expressions]
+        if unknown and args.write_release:
+            raise ValueError(
+                f"--write_release: a release has eight scores a face, and these experts do not know "
+                f"{', '.join(unknown)}: leave the flag out, or train those experts, too."
+            )
         with main_process_prepares(accelerator):  # the others find the cache
             splits = load(data_args, args)
             evaluation = load_evaluation(data_args) if args.ebc or args.prior_precision == "fit" else None
@@ -181,6 +190,8 @@ def main():
         settings = as_main_process(accelerator, partial(begin, locks, args, output_dir, settings, splits))
         precision = settings["posterior"]["prior_precision"]
     if accelerator.is_main_process:
+        if unknown:
+            print(f"The experts have {len(expressions)} expressions: null for {', '.join(unknown)}.")
         warn_of_seen_rows(folds, seen)
         write_settings(output_dir, settings)
 
@@ -254,13 +265,15 @@ def fuse(accelerator, args, kinds: dict, evaluation: Split, target: Path, prior:
     experts = []
     for kind in ("ebc", "au"):
         with locked_for_reading(accelerator, Path(kinds[kind])):  # nobody completes it meanwhile
-            experts.append(AutoModelForImageClassification.from_pretrained(kinds[kind]))
+            experts.append(read_model(kinds[kind]))
     ebc, au = experts
     model = fused_model(ebc, au, args.tta)
     outputs = predict_shared(accelerator, args, model, evaluation, f"fusing {target.name}")
     if accelerator.is_main_process:  # also because transformers saves on the first rank only
         of_both = prior_of({None: kinds})
-        fit_fusion(model, outputs["ebc_logits"], outputs["au_expert_logits"], evaluation.labels, of_both)
+        fit_fusion(
+            model, outputs["ebc_logits"], outputs["au_expert_logits"], evaluation.labels, of_both, evaluation.known
+        )
         calibrate_to(model.config, prior)
         with written_beside(target) as folder:
             model.cpu().save_pretrained(folder)
@@ -274,8 +287,8 @@ def fit_on(accelerator, args, models: dict, evaluation: Split, prior: np.ndarray
         model = under_prior_of_experts(path)
         logits = predict_shared(accelerator, args, model, evaluation, "fitting the prior precision")["logits"]
         check_outputs(logits, str(path))
-        of_rows = class_frequencies(evaluation.labels)  # the votes are those of validation
-        scores.append(for_prior(expit(logits), model, of_rows if of_rows.all() else prior))
+        of_rows = prior_of_rows(evaluation.labels, prior)  # the votes are those of validation
+        scores.append(for_prior(in_our_order(model, expit(logits)), model, of_rows))
     votes, labels = (np.concatenate([values] * len(models)) for values in (evaluation.soft_labels, evaluation.labels))
     return fit_precision(np.concatenate(scores), labels, votes)
 
@@ -292,10 +305,17 @@ def predict_shared(accelerator, args, model, split: Split, description: str) -> 
 
 
 def predict_rows(accelerator, args, model, split: Split, rows, description: str | None = None) -> dict[str, np.ndarray]:
-    """{"logits", "ebc_logits", "au_expert_logits"} (rows, 8) each, by this process alone."""
+    """{"logits", "ebc_logits", "au_expert_logits"} (rows, expressions) each, by this process alone."""
     faces = Subset(FaceDataset(split, model.image_processor), [int(row) for row in rows])
     batches = DataLoader(faces, args.per_device_batch_size, num_workers=args.dataloader_num_workers)
     return predict(accelerator, model.to(accelerator.device), batches, description, own_rows=True)
+
+
+def in_our_order(model, scores: np.ndarray) -> np.ndarray:
+    """(..., expressions of the model) as (..., 8), NaN for what it does not know."""
+    ours = np.full((*scores.shape[:-1], len(EXPRESSIONS)), np.nan, dtype=scores.dtype)
+    ours[..., match_expressions(model.config.expressions)] = scores
+    return ours
 
 
 def label(accelerator, args, shards: list, models: dict, output_dir: Path, prior, precision: float) -> None:
@@ -309,7 +329,8 @@ def label(accelerator, args, shards: list, models: dict, output_dir: Path, prior
         for fold, model in loaded.items():
             outputs = predict_rows(accelerator, args, model, split, rows)
             check_outputs(outputs["logits"], str(models[fold]))
-            scores.append(expit(np.stack([outputs[key] for key in ("ebc_logits", "au_expert_logits", "logits")])))
+            logits = np.stack([outputs[key] for key in ("ebc_logits", "au_expert_logits", "logits")])
+            scores.append(in_our_order(model, expit(logits)))
         mean = for_prior(np.mean(scores, axis=0), model, prior)  # (3, rows, 8), as SCORES
         write_table(label_table(split, rows, mean, precision), output_dir / name, accelerator.process_index)
         progress.update(len(rows))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""A picture of a model at work: faces with their eight bars, prediction beside ground truth.
+"""A picture of a model at work: faces with a bar for each expression, prediction beside ground truth.
 
     python training/show_faces.py --model runs/ebc --data_dir R --images photo.jpg --output_file faces.png
     python training/show_faces.py --images photo.jpg --num_faces 0 --output_file faces.png   # the bundled model
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from transformers import pipeline
 
-from affectnet_plus import EXPRESSIONS
+from affectnet_plus import EXPRESSIONS, match_expressions
 from affectnet_plus.modeling import BUNDLED_MODEL, FACES, crop_face, find_faces, load_rgb, no_model
 from affectnet_plus.releases.writing import written_whole
 from affectnet_plus.training.arguments import (
@@ -141,7 +141,7 @@ def draw(faces: list, titles: list[str], predictions: list[dict], truths: list, 
         faces: PIL images.
         titles: one for each.
         predictions: what the pipeline said of each.
-        truths: for each, (8,) scores in [0, 1], or None.
+        truths: for each, (8,) scores in [0, 1], NaN where unknown, or None.
         truth_name: what to call them; empty where there are none.
     """
     columns = min(6, len(faces))
@@ -149,17 +149,18 @@ def draw(faces: list, titles: list[str], predictions: list[dict], truths: list, 
     figure = Figure(figsize=(2.6 * columns, 4.3 * rows + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subfigures(rows, columns, squeeze=False).ravel()
-    places = np.arange(len(EXPRESSIONS))
+    names = list(predictions[0]["soft_label"])
+    places = np.arange(len(names))
     for cell, face, title, prediction, truth in zip(grid, faces, titles, predictions, truths, strict=False):
         picture, bars = cell.subplots(2, 1, height_ratios=[1, 1])
         picture.imshow(face)
         picture.set_axis_off()
         picture.set_title(title, fontsize=9)
-        scores = [prediction["soft_label"].get(name, 0) for name in EXPRESSIONS]
+        scores = [prediction["soft_label"][name] for name in names]
         bars.barh(places - (0.2 if truth is not None else 0), scores, 0.4, color=figures.BLUE)
         if truth is not None:
-            bars.barh(places + 0.2, truth, 0.4, color=figures.ORANGE)
-        bars.set_yticks(places, EXPRESSIONS, fontsize=8)
+            bars.barh(places + 0.2, truth[match_expressions(names)], 0.4, color=figures.ORANGE)
+        bars.set_yticks(places, names, fontsize=8)
         bars.set_xlim(0, 1)
         bars.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=7)
         bars.set_xlabel("score", fontsize=8)

@@ -9,7 +9,6 @@ split most label errors would be sought among the rare ones. The same table lies
 thumbnails of the faces: keep pages of restricted faces to yourself.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,11 +18,19 @@ import pandas as pd
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.releases.files import csv_cell
 from affectnet_plus.releases.writing import written_whole
-from affectnet_plus.training.arguments import NOTHING_KEPT, DataArguments, exit_on_error, parse_arguments, run_script
+from affectnet_plus.training.arguments import (
+    NOTHING_KEPT,
+    DataArguments,
+    exit_on_error,
+    parse_arguments,
+    read_record,
+    run_script,
+)
 from affectnet_plus.training.faces import Split, load_rows, read_soft_labels, split_to_label
 from affectnet_plus.training.metrics import ranks_of
 from affectnet_plus.training.reports import pages
 from affectnet_plus.training.soft_labels.calibration import reexpress
+from affectnet_plus.training.soft_labels.priors import numbers_of
 
 
 @dataclass
@@ -47,6 +54,8 @@ def main():
         split = split_to_label(rows[args.split], data_args)
         soft_label = for_equal_frequencies(args.soft_labels, read_soft_labels(args.soft_labels, split))
     table = label_errors(split, soft_label, args.num_faces)
+    if left_out := int((split.labels >= 0).sum()) - len(rows_to_judge(split, soft_label)):
+        print(f"{left_out} rows are left out: the experts do not know the expression that they are labelled as.")
     output_file = Path(args.output_file)
     output_file.parent.mkdir(parents=True, exist_ok=True)
     of_spreadsheets = table.drop(columns=["row"]).map(
@@ -57,7 +66,7 @@ def main():
             "label_errors.html.jinja",
             title="Label errors",
             split=split.name,
-            labelled=int((split.labels >= 0).sum()),
+            labelled=len(rows_to_judge(split, soft_label)),
             rows=[(row, pages.face(split, row.row, soft_label[row.row])) for row in table.itertuples()],
         )
         with written_whole(output_file.with_suffix(".csv")) as table_file, written_whole(output_file) as page_file:
@@ -71,31 +80,37 @@ def for_equal_frequencies(folder: str, scores: np.ndarray) -> np.ndarray:
 
     Args:
         folder: of label.py.
-        scores: (N, 8) in [0, 1].
+        scores: (N, 8) in [0, 1], NaN for what the experts do not know.
 
     Returns:
-        (N, 8) in [0, 1]; the same scores where label.json names no prior.
+        (N, 8), as `scores`; the same scores where label.json names no prior.
     """
     settings = Path(folder) / "label.json"
-    prior = json.loads(settings.read_text()).get("prior") if settings.is_file() else None
+    prior = read_record(settings, "label these rows anew").get("prior") if settings.is_file() else None
     if not isinstance(prior, dict):
         return scores
-    return reexpress(scores, [prior[name] for name in EXPRESSIONS], np.full(len(EXPRESSIONS), 1 / len(EXPRESSIONS)))
+    from_prior = numbers_of(prior)
+    return reexpress(scores, from_prior, np.where(np.isnan(from_prior), np.nan, 1 / len(prior)))
+
+
+def rows_to_judge(split: Split, soft_label: np.ndarray) -> np.ndarray:
+    """Numbers of the rows with a human label of which the scores (N, 8) say something."""
+    return np.flatnonzero((split.labels >= 0) & ~np.isnan(soft_label[np.arange(len(split)), split.labels]))
 
 
 def label_errors(split: Split, soft_label: np.ndarray, number: int) -> pd.DataFrame:
     """The rows whose human label the scores deny most.
 
     Args:
-        split: N rows; those without a human label are left out.
-        soft_label: (N, 8) in [0, 1].
+        split: N rows; those without a human label, or with one that the scores do not know, are left out.
+        soft_label: (N, 8) in [0, 1], NaN for what the experts do not know.
         number: how many rows at most.
 
     Returns:
         A row each: its number, split and image_id, human and predicted label, rank of the human label's score (1 is
         the highest) and margin between the highest score and that one (0 to 1), by which they are sorted.
     """
-    rows = np.flatnonzero(split.labels >= 0)
+    rows = rows_to_judge(split, soft_label)
     labels, scores = split.labels[rows], soft_label[rows]
     of_human = scores[np.arange(len(rows)), labels]
     table = pd.DataFrame(
@@ -104,9 +119,9 @@ def label_errors(split: Split, soft_label: np.ndarray, number: int) -> pd.DataFr
             "split": split.name,
             "image_id": split.ids[rows],
             "human_label": [EXPRESSIONS[label] for label in labels],
-            "predicted_label": [EXPRESSIONS[best] for best in scores.argmax(axis=1)],
+            "predicted_label": [EXPRESSIONS[best] for best in np.nanargmax(scores, axis=1)],
             "rank": ranks_of(scores, labels),
-            "margin": (scores.max(axis=1) - of_human).round(4),
+            "margin": (np.nanmax(scores, axis=1) - of_human).round(4),
         }
     )
     return table.sort_values(["margin", "rank"], ascending=False, kind="stable").head(number)

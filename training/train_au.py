@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from affectnet_plus import EXPRESSIONS, match_expressions
+from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import (
     AUConfig,
     AUForImageClassification,
@@ -38,7 +38,7 @@ from affectnet_plus.training.arguments import (
 )
 from affectnet_plus.training.faces import Split, load_splits
 from affectnet_plus.training.loop.initial_weights import normalization_of_start
-from affectnet_plus.training.soft_labels.calibration import fit_calibration, prior_numbers
+from affectnet_plus.training.soft_labels.calibration import class_frequencies, fit_calibration, prior_numbers
 
 
 @dataclass
@@ -46,11 +46,12 @@ class AUArguments(ExpertArguments):
     """What is trained."""
 
     backbone: str = field(default=AUConfig().backbone, metadata={"help": "timm name. Default: the paper's."})
-    au_labels: str | None = field(
-        default=None,
+    au_labels: list[str] = field(
+        default_factory=list,
         metadata={
-            "help": "CSV or Parquet of action units as OpenFace 2, LibreFace or py-feat write it, or a synthetic "
-            "release's ground_truth.parquet. Default: the EMFACS prototype of the human label."
+            "help": "CSV or Parquet of action units as OpenFace 2, LibreFace or py-feat write it, a folder with a CSV "
+            "for each image, or a synthetic release's ground_truth.parquet; one for all rows, or one for those of "
+            "training and one for those of validation. Default: the EMFACS prototype of the human label."
         },
     )
     au_target: str = field(
@@ -58,6 +59,14 @@ class AUArguments(ExpertArguments):
         metadata={
             "help": "What the heads learn where the table has both: intensity (a fifth of it) or presence.",
             "choices": ["intensity", "presence"],
+        },
+    )
+    au_strongest: int | None = field(
+        default=None,
+        metadata={
+            "help": "The highest intensity on the table's scale. Default: 5, FACS's; of a table in which none is above "
+            "1 it has to be said.",
+            "choices": [1, 5],
         },
     )
     au_loss_weight: float = field(
@@ -75,9 +84,8 @@ def main():
         TrainingDataArguments, OptimizationArguments, FoldArguments, AUArguments, description=__doc__.split("\n\n")[0]
     )
     with exit_on_error():
-        expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(au_args.expressions))]
         config = AUConfig(
-            backbone=au_args.backbone, rest_outputs=au_args.rest_outputs, **au_args.input_settings(),
+            backbone=au_args.backbone, **au_args.input_settings(),
             backbone_normalization=normalization_of_start(au_args, [au_args.backbone]),
         )  # fmt: skip
         check_backbone(config.backbone, config.network_size)
@@ -85,24 +93,29 @@ def main():
         accelerator = loop.create_accelerator(args, fold_args)
         with loop.main_process_prepares(accelerator):  # the others find the cache
             if au_args.pretrained:
-                MultiHeadClassifier(config, expressions[0], pretrained=True)
+                MultiHeadClassifier(config, EXPRESSIONS[0], pretrained=True)
             train, evaluation = load_splits(data_args)
-        table = load_table(au_args.au_labels, au_args.au_target, config.action_units) if au_args.au_labels else None
-        if table is not None:
+        config = experts.fit_to_data(config, au_args, train.expressions)
+        table = None
+        if au_args.au_labels:
+            splits = (train.name, evaluation.name)
+            table = load_table(au_args.au_labels, au_args.au_target, config.action_units, splits, au_args.au_strongest)
             table.check_names(train, evaluation)
-            for split in (train, evaluation):
-                report = table.join(split)
-                if accelerator.is_main_process:
-                    print(report)
+            report = [*table.notes, table.join(train), table.join(evaluation)]
+            if accelerator.is_main_process:
+                print("\n".join(report))
         source = {"au_labels": "EMFACS prototypes"}
         if table is not None:
             source = {"au_labels": f"{table.name} ({table.source})", "au_labels_sha256": table.sha256}
             source["au_target"] = au_args.au_target
-        labels = {"train": train.labels, "validation": evaluation.labels}
-        priors = prior_numbers(au_args.prior, labels.get)  # of all rows: all folds share it
+        frequencies = {
+            name: class_frequencies(rows.labels, rows.known)
+            for name, rows in (("train", train), ("validation", evaluation))
+        }
+        priors = prior_numbers(au_args.prior, frequencies.get, train.expressions)  # of all rows: all folds share it
         runs = loop.plan_runs(
-            accelerator, data_args, args, fold_args, au_args, config, AUForImageClassification, expressions, train,
-            evaluation, source,
+            accelerator, data_args, args, fold_args, au_args, config, AUForImageClassification, au_args.expressions,
+            train, evaluation, source,
         )  # fmt: skip
         experts.plan_warm_starts(runs, au_args)
         repo_id = loop.create_private_repo(accelerator, args, fold_args)
@@ -115,15 +128,17 @@ def main():
             pretrained = au_args.pretrained and not run.initial_weights
             for expression in run.to_train:
                 index, units = EXPRESSIONS.index(expression), config.action_units[expression]
-                is_expression, measured_on = run.train.labels == index, run.evaluation.labels == index  # (rows,)
+                measured_on = run.evaluation.labels == index  # (rows,)
                 network = run.create(expression, partial(MultiHeadClassifier, config, expression, pretrained))
                 targets = targets_of(run.train, expression, units, table)  # (rows, 1 + units)
-                job = run.job(expression, targets, **experts.expression_and_others(is_expression))
+                job = run.job(expression, targets, **experts.expression_and_others(run.train, expression))
                 network, outputs, record = loop.fit(
-                    job, network, loss, experts.expression_figures(measured_on, slice(1)), experts.best_epoch_by(run)
-                )
+                    job, network, loss, experts.expression_figures(run.evaluation, expression, slice(1)),
+                    experts.best_epoch_by(run),
+                )  # fmt: skip
                 log_odds, of_units = outputs["logits"][:, :1], outputs["logits"][:, 1:]
-                calibration = fit_calibration(log_odds, measured_on, priors[index])
+                known = run.evaluation.known[:, index]
+                calibration = fit_calibration(log_odds[known], measured_on[known], priors[index])
                 au_auroc = presence_auroc(
                     targets_of(run.evaluation, expression, units, table)[:, 1:], of_units, units, table
                 )

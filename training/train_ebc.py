@@ -15,7 +15,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from affectnet_plus import EXPRESSIONS, match_expressions
+from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification, check_backbone
 from affectnet_plus.training import experts, loop
 from affectnet_plus.training.arguments import (
@@ -31,7 +31,7 @@ from affectnet_plus.training.arguments import (
 )
 from affectnet_plus.training.faces import load_splits
 from affectnet_plus.training.loop.initial_weights import normalization_of_start
-from affectnet_plus.training.soft_labels.calibration import fit_calibration, prior_numbers
+from affectnet_plus.training.soft_labels.calibration import class_frequencies, fit_calibration, prior_numbers
 
 
 @dataclass
@@ -49,10 +49,8 @@ def main():
         TrainingDataArguments, OptimizationArguments, FoldArguments, EBCArguments, description=__doc__.split("\n\n")[0]
     )
     with exit_on_error():
-        expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(ebc_args.expressions))]
         config = EBCConfig(
             backbones=ebc_args.backbones,
-            rest_outputs=ebc_args.rest_outputs,
             **ebc_args.input_settings(),
             backbone_normalization=normalization_of_start(ebc_args, ebc_args.backbones),
         )
@@ -64,11 +62,15 @@ def main():
             if ebc_args.pretrained:
                 BinaryEnsemble(config, pretrained=True)
             train, evaluation = load_splits(data_args)
-        labels = {"train": train.labels, "validation": evaluation.labels}
-        priors = prior_numbers(ebc_args.prior, labels.get)  # of all rows: all folds share it
+        config = experts.fit_to_data(config, ebc_args, train.expressions)
+        frequencies = {
+            name: class_frequencies(rows.labels, rows.known)
+            for name, rows in (("train", train), ("validation", evaluation))
+        }
+        priors = prior_numbers(ebc_args.prior, frequencies.get, train.expressions)  # of all rows: all folds share it
         runs = loop.plan_runs(
-            accelerator, data_args, args, fold_args, ebc_args, config, EBCForImageClassification, expressions, train,
-            evaluation,
+            accelerator, data_args, args, fold_args, ebc_args, config, EBCForImageClassification, ebc_args.expressions,
+            train, evaluation,
         )  # fmt: skip
         experts.plan_warm_starts(runs, ebc_args)
         repo_id = loop.create_private_repo(accelerator, args, fold_args)
@@ -82,12 +84,16 @@ def main():
                 index = EXPRESSIONS.index(expression)
                 is_expression, measured_on = run.train.labels == index, run.evaluation.labels == index  # (rows,)
                 ensemble = run.create(expression, partial(BinaryEnsemble, config, pretrained))
-                job = run.job(expression, is_expression[:, None], **experts.expression_and_others(is_expression))
-                ensemble, outputs, record = loop.fit(
-                    job, ensemble, ensemble_loss, experts.expression_figures(measured_on), experts.best_epoch_by(run)
+                job = run.job(
+                    expression, is_expression[:, None], **experts.expression_and_others(run.train, expression)
                 )
+                ensemble, outputs, record = loop.fit(
+                    job, ensemble, ensemble_loss, experts.expression_figures(run.evaluation, expression),
+                    experts.best_epoch_by(run),
+                )  # fmt: skip
                 log_odds = outputs["logits"]  # (rows, backbones)
-                calibration = fit_calibration(log_odds, measured_on, priors[index])
+                known = run.evaluation.known[:, index]
+                calibration = fit_calibration(log_odds[known], measured_on[known], priors[index])
                 experts.save_expert(run, job, ensemble, log_odds, calibration, record)
                 del ensemble, job  # before the next one is made
             loop.evaluate_folder(run)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from affectnet_plus import EXPRESSIONS, SUBSETS
+from affectnet_plus import EXPRESSIONS, SUBSETS, match_expressions
 from affectnet_plus.modeling import (
     SoftFerConfig,
     SoftFerForImageClassification,
@@ -40,8 +40,8 @@ from affectnet_plus.training.arguments import (
     parse_arguments,
     run_script,
 )
-from affectnet_plus.training.evaluate_model import EvaluationArguments, evaluate, load_model
-from affectnet_plus.training.faces import Split, known_truth, load_splits
+from affectnet_plus.training.evaluate_model import EvaluationArguments, evaluate, load_model, of_expressions
+from affectnet_plus.training.faces import Split, indices_among, known_truth, load_splits
 from affectnet_plus.training.loop import Job, Run
 from affectnet_plus.training.loop.folders import written_beside
 from affectnet_plus.training.loop.initial_weights import normalization_of_start
@@ -52,8 +52,11 @@ from affectnet_plus.training.soft_fer import (
     add_soft_labels,
     batch_alteration,
     check_affect,
+    complete_by_human_labels,
     digest_of,
+    expressions_to_learn,
     groups_of,
+    labelled_as,
     load_teacher,
     of_subset,
     targets_of,
@@ -92,9 +95,21 @@ def main():
         with loop.main_process_prepares(accelerator):  # the others find the cache
             if model_args.pretrained:
                 create_backbone(config.backbone, len(EXPRESSIONS), config.network_size, pretrained=True)
-            train, evaluation = load_splits(data_args, with_soft_labels=model_args.target != "hard")
+            train, evaluation = load_splits(
+                data_args,
+                with_soft_labels=model_args.target != "hard",
+                without_class=model_args.target in ("soft", "distribution"),
+            )
+        if len(data_args.sources()) > 1 and (model_args.soft_labels or model_args.by_subset):
+            raise ValueError("--soft_labels and --by_subset are of one dataset, and several are named: leave them out.")
+        if model_args.learns_soft_labels and not model_args.soft_labels:
+            complete_by_human_labels(train)
+        model_args.expressions = names = expressions_to_learn(train, model_args, teacher)
+        config = SoftFerConfig.from_dict(config.to_dict() | {"id2label": dict(enumerate(names))})
+        train, evaluation = labelled_as(train, names), labelled_as(evaluation, names)
         if model_args.metric_for_best_model == "js_divergence" and evaluation.soft_labels is None:
             raise ValueError(f"--metric_for_best_model js_divergence: {evaluation.name} has no soft labels.")
+        of_some = {"expressions": names} if len(names) < len(EXPRESSIONS) else {}
         if model_args.valence_arousal:
             check_affect(evaluation)
         runs, wanted = [], {"": model_args.subset}
@@ -110,7 +125,7 @@ def main():
             runs += loop.plan_runs(
                 accelerator, data_args, replace(args, output_dir=str(Path(args.output_dir) / folder)), fold_args,
                 replace(model_args, subset=subsets, by_subset=False), config, SoftFerForImageClassification, ["all"],
-                rows, evaluation, source | taught_by,
+                rows, evaluation, source | taught_by | of_some,
             )  # fmt: skip
         repo_id = loop.create_private_repo(accelerator, args, fold_args)
 
@@ -155,8 +170,8 @@ def save_model(run: Run, job: Job, network: nn.Module, measured: dict[str, float
 
 
 class RawOutputs(nn.Module):
-    """A Soft-FER model as it is trained: pixel_values (B, 3, H, W) -> (B, 8) before the activation; with valence and
-    arousal (B, 10)."""
+    """A Soft-FER model as it is trained: pixel_values (B, 3, H, W) -> (B, expressions) before the activation, and two
+    more with valence and arousal."""
 
     def __init__(self, config: SoftFerConfig, pretrained: bool = False):
         super().__init__()
@@ -171,31 +186,46 @@ class RawOutputs(nn.Module):
 def soft_fer_targets_loss(
     outputs: Tensor, targets: Tensor, config: SoftFerConfig, valence_arousal_weight: float, known: Tensor | None = None
 ) -> Tensor:
-    """Outputs and targets (B, 8), or (B, 10) with valence and arousal, which may be NaN; their errors are divided by
-    the number that is `known` (10,), as in `multi_head_loss`."""
+    """Outputs and targets (B, expressions), or (B, expressions + 2) with valence and arousal, which may be NaN; their
+    errors are divided by the number that is `known` (expressions + 2,), as in `multi_head_loss`."""
     (expressions, affect), (of_expressions, of_affect) = (
-        x.tensor_split([len(EXPRESSIONS)], 1) for x in (outputs, targets)
+        x.tensor_split([config.num_labels], 1) for x in (outputs, targets)
     )
-    loss = soft_fer_loss(expressions, of_expressions, config.activation)
+    loss = known_loss(expressions, of_expressions, config.activation)
     if config.valence_arousal:
         is_known = ~of_affect.isnan()
-        number = (is_known if known is None else known[len(EXPRESSIONS) :]).sum()
+        number = (is_known if known is None else known[config.num_labels :]).sum()
         errors = F.mse_loss(affect.tanh(), of_affect.nan_to_num(), reduction="none") * is_known
         loss = loss + valence_arousal_weight * errors.sum() / number.clamp(min=1e-6)  # 0 / 0 is 0
     return loss
 
 
+def known_loss(outputs: Tensor, targets: Tensor, activation: str) -> Tensor:
+    """`soft_fer_loss` of (B, expressions); targets that are NaN count for nothing: a softmax is one of the others."""
+    unknown = targets.isnan()
+    if not unknown.any():
+        return soft_fer_loss(outputs, targets, activation)
+    if activation == "softmax":
+        return soft_fer_loss(
+            outputs.masked_fill(unknown, torch.finfo(outputs.dtype).min), targets.nan_to_num(), activation
+        )
+    errors = F.binary_cross_entropy_with_logits(outputs, targets.nan_to_num(), reduction="none")
+    return errors.masked_fill(unknown, 0).mean()
+
+
 def figures(outputs: dict[str, np.ndarray], config: SoftFerConfig, evaluation: Split) -> dict[str, float]:
     """Accuracy and macro F1, where there are soft labels the divergence from them, and the mean concordance of valence
     and arousal."""
-    outputs, affect = np.split(outputs["logits"], [len(EXPRESSIONS)], axis=1)
+    outputs, affect = np.split(outputs["logits"], [config.num_labels], axis=1)
     log_odds = torch.from_numpy(outputs)
     if config.activation == "softmax":
         log_odds = log_odds_of_softmax(log_odds)
-    human = HumanLabels(EXPRESSIONS).compute(predictions=outputs.argmax(axis=1), references=evaluation.labels)
+    labels, columns = indices_among(config.expressions, evaluation.labels), match_expressions(config.expressions)
+    predicted = np.where(evaluation.known[:, columns], outputs, -np.inf).argmax(axis=1)
+    human = HumanLabels(config.expressions).compute(predictions=predicted, references=labels)
     result = {name: human[name] for name in ("accuracy", "macro_f1")}
     if evaluation.soft_labels is not None:
-        result["js_divergence"] = js_divergence(log_odds.sigmoid().numpy(), evaluation.soft_labels)
+        result["js_divergence"] = js_divergence(log_odds.sigmoid().numpy(), evaluation.soft_labels[:, columns])
     if config.valence_arousal:
         near = ValenceArousal().compute(predictions=np.tanh(affect), references=evaluation.affect())
         result["ccc"] = float(np.mean([near[name]["ccc"] for name in ("valence", "arousal")]))
@@ -205,11 +235,13 @@ def figures(outputs: dict[str, np.ndarray], config: SoftFerConfig, evaluation: S
 def compare_subsets(runs: list[Run], data_args) -> None:
     """A report for each model, and by_subset.md and by_subset.html with all of them side by side."""
     accelerator, args, split = runs[0].accelerator, runs[0].args, runs[0].evaluation
-    known = known_truth(split, data_args)
+    expressions = runs[0].config.expressions
+    split, known = of_expressions(expressions, split, *known_truth(split, data_args))
     results = {}
     for run in runs:
         name = run.output_dir.name
         asked = EvaluationArguments(model=str(run.output_dir), output_dir=str(run.output_dir / "report"))
+        asked.expressions = expressions
         asked.per_device_batch_size, asked.dataloader_num_workers = (
             args.per_device_eval_batch_size, args.dataloader_num_workers,
         )  # fmt: skip

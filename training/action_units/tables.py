@@ -9,23 +9,20 @@ import numpy as np
 import pandas as pd
 
 from affectnet_plus.releases.expressions import listed
+from affectnet_plus.training.action_units.files import FILE_COLUMNS, SCORES, read_table
 from affectnet_plus.training.faces import Split
-
-_FILE_COLUMNS = (
-    "file_name", "filename", "file", "image_path", "image", "frame_path", "path", "input", "name", "image_id",
-)  # fmt: skip
-
 
 _SPLITS = {
     "train": ("train", "train_set", "training", "fer2013train"),
     "validation": ("validation", "validation_set", "valid", "val", "val_set", "fer2013valid"),
     "test": ("test", "test_set", "fer2013test"),
 }
-
-
 _SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names}
 _STRONGEST = 5  # FACS intensities go from 0 to 5 (E)
-_PRESENT = 1  # the weakest (A)
+_PRESENT = 1 / _STRONGEST  # the weakest (A)
+# Of OpenFace 3, whose eight outputs have no names: DISFA's, in this order (its training script picks them by their
+# places in the alphabet: au1, au12, au15, ...); they say whether a unit is present.
+_OF_OPENFACE_3 = (1, 2, 4, 6, 9, 12, 25, 26)
 
 
 @dataclass
@@ -38,6 +35,7 @@ class ActionUnitTable:
     source: str
     values: pd.DataFrame  # columns: units
     present_from: dict[int, float]  # by unit
+    notes: list[str]  # what of it is not used, or unknown
 
     def targets(self, split: Split, units: list[int]) -> np.ndarray:
         """(rows, units) in [0, 1]; NaN where the table has nothing."""
@@ -86,43 +84,77 @@ class ActionUnitTable:
         return message + "."
 
 
-def load_table(path: str, target: str, action_units: dict[str, list[int]]) -> ActionUnitTable:
-    """Read a CSV or Parquet file; the tool that wrote it is told by its columns.
+def load_table(
+    paths: list[str],
+    target: str,
+    action_units: dict[str, list[int]],
+    splits: tuple[str, ...] = (),
+    strongest: int | None = None,
+) -> ActionUnitTable:
+    """Read a table, or one for each of `splits`; the tool that wrote it is told by its columns.
 
-    `target` is "intensity" (a fifth of it) or "presence"; a unit of which the table has only the other is taken from
-    that. Raises `ValueError`, with the columns, where the table is none of these or lacks all of the units.
+    `target` is "intensity" (its share of the strongest) or "presence"; a unit of which the table has only the other is
+    taken from that. `strongest` is the highest intensity on the table's scale: 5 where it is not said. Raises
+    `ValueError` where the table is none of these tools', contradicts itself or lacks all of the units.
     """
-    file = Path(path)
-    try:
-        content = file.read_bytes()
-        table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, skipinitialspace=True)
-    except OSError as error:
-        raise ValueError(f"--au_labels {path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise ValueError(f"--au_labels {path} is no valid CSV or Parquet file: {error}") from error
-    table.columns = [str(column).strip() for column in table.columns]
-    source, intensities, presences = _units_of(file.name, table)
+    if len(paths) not in (1, len(splits)):
+        raise ValueError(
+            f"--au_labels names {len(paths)} tables: give one for all rows, or one for each of {' and '.join(splits)}."
+        )
+    names, read, keys = [Path(path).name for path in paths], [], []
+    for path, split in zip(paths, splits if len(paths) > 1 else [""], strict=True):
+        table, sha256 = read_table(path)
+        of_file = _file_keys(Path(path).name, table)
+        if split and not of_file.get_level_values(0).any():
+            of_file = pd.MultiIndex.from_product([[_SPLIT_OF.get(split.lower(), split)], of_file.get_level_values(1)])
+        read.append((table, sha256, _units_of(Path(path).name, table)))
+        keys.append(of_file)
+    name, (source, intensities, presences) = ", ".join(names), read[0][2]
+    if any(units != read[0][2] for _, _, units in read):
+        raise ValueError(f"--au_labels: {name} have columns of other units: give tables that one tool wrote alike.")
+    table = pd.concat([table for table, _, _ in read], ignore_index=True)
+    table.index = keys[0].append(keys[1:])
 
-    values, present_from = {}, {}
+    values, present_from, of_intensity = {}, {}, []
     for unit in sorted({unit for units in action_units.values() for unit in units}):
         intensity, presence = intensities.get(unit), presences.get(unit)
         if intensity is not None and (target == "intensity" or presence is None):
-            column = _in_range(file.name, table, intensity, _STRONGEST)
-            values[unit] = column / _STRONGEST if target == "intensity" else (column >= _PRESENT).where(column.notna())
-            present_from[unit] = _PRESENT / _STRONGEST
+            values[unit] = _in_range(name, table, intensity, 0, strongest or _STRONGEST) / (strongest or _STRONGEST)
+            if target == "presence":
+                values[unit] = (values[unit] >= _PRESENT).where(values[unit].notna())
+            present_from[unit] = _PRESENT
+            of_intensity.append(intensity)
         elif presence is not None:
-            values[unit] = _in_range(file.name, table, presence, 1)
+            values[unit] = _in_range(name, table, presence, 0, 1)
             present_from[unit] = 0.5
     if not values:
-        raise ValueError(f"{file.name} has columns of {source}, but for none of the experts' action units.")
-    values = pd.DataFrame(values).astype("float32")
+        raise ValueError(f"{name} has columns of {source}, but for none of the experts' action units.")
+    if strongest is None and (most := table[of_intensity].apply(pd.to_numeric).max().max()) <= 1:
+        raise ValueError(
+            f"{name}: intensities go from 0 to {_STRONGEST}, and none of these is above {most:g}. Say --au_strongest 1 "
+            f"where they were divided by {_STRONGEST}, or --au_strongest {_STRONGEST} where all faces are that calm."
+        )
+    values, notes = _one_face_each(name, table, pd.DataFrame(values).astype("float32"))
+    sha256 = read[0][1] if len(read) == 1 else hashlib.sha256("".join(sha for _, sha, _ in read).encode()).hexdigest()
+    return ActionUnitTable(name, sha256[:16], source, values, present_from, notes)
+
+
+def _one_face_each(name: str, table: pd.DataFrame, values: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """`values` (rows, units) without those of failed detections and of all but the surest face of an image, and what
+    was left out."""
+    notes = []
+    if unknown := int(values.isna().to_numpy().sum()):
+        notes.append(f"{name}: {unknown:,} values are no numbers (empty or nan): unknown.")
     if "success" in table:  # OpenFace found no face
-        values[table["success"].to_numpy() == 0] = np.nan
-    values.index = _file_keys(file.name, table)
-    if "confidence" in table:
-        values = values.iloc[np.argsort(-table["confidence"].to_numpy(), kind="stable")]
-    values = values[~values.index.duplicated()]  # of several faces in an image the surest, or the first
-    return ActionUnitTable(file.name, hashlib.sha256(content).hexdigest()[:16], source, values, present_from)
+        values[(_in_range(name, table, "success", 0, 1) == 0).to_numpy()] = np.nan
+    score = next((column for column in SCORES if column in table), None)
+    if score:
+        scores = _in_range(name, table, score, -np.inf, np.inf).fillna(-np.inf)
+        values = values.iloc[np.argsort(-scores.to_numpy(), kind="stable")]
+    if others := int(values.index.duplicated().sum()):
+        taken = f"that of the highest {score}" if score else f"the first, as no column is called {' or '.join(SCORES)}"
+        notes.append(f"{name}: {others:,} rows are of further faces in an image and left out; taken is {taken}.")
+    return values[~values.index.duplicated()], notes
 
 
 def _units_of(name: str, table: pd.DataFrame) -> tuple[str, dict[int, str], dict[int, str]]:
@@ -139,6 +171,12 @@ def _units_of(name: str, table: pd.DataFrame) -> tuple[str, dict[int, str], dict
         ("a synthetic release's truth", plain if "intensity_neutral" in table else {}, {}),
         ("py-feat", {}, plain),
     ):
+        if {3, 8} & {*intensities, *presences}:
+            names = ", ".join(f"AU{unit:02d}_c" for unit in _OF_OPENFACE_3)
+            raise ValueError(
+                f"{name} has AU03 or AU08, which no tool detects: OpenFace 3's eight outputs, numbered as if they were "
+                f"units. Rename them, in their order, to {names} (DISFA's units, present or not)."
+            )
         if intensities or presences:
             return source, intensities, presences
     raise ValueError(
@@ -147,23 +185,24 @@ def _units_of(name: str, table: pd.DataFrame) -> tuple[str, dict[int, str], dict
     )
 
 
-def _in_range(name: str, table: pd.DataFrame, column: str, most: int) -> pd.Series:
+def _in_range(name: str, table: pd.DataFrame, column: str, least: float, most: float) -> pd.Series:
     values = pd.to_numeric(table[column], errors="coerce")
-    wrong = (values.isna() & table[column].notna()) | (values < 0) | (values > most)
+    wrong = ((values.isna() & table[column].notna()) | (values < least) | (values > most)).to_numpy()
     if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
+        row, value = int(np.flatnonzero(wrong)[0]), str(table[column].to_numpy()[wrong][0])
+        expected = "a number" if most == np.inf else f"a number from {least} to {most}"
         raise ValueError(
-            f"{name} has {table[column].iloc[row]} as {column} in row {row}, not a number from 0 to {most}."
+            f"{name} has {value[:40]} as {column} in row {row}, not {expected}: mend it, or empty the cell."
         )
     return values
 
 
 def _file_keys(name: str, table: pd.DataFrame) -> pd.MultiIndex:
     """(split, stem of the file name) of each row; the split is "" where the table does not say it."""
-    column = next((column for column in _FILE_COLUMNS if column in table), None)
+    column = next((column for column in FILE_COLUMNS if column in table), None)
     if column is None:
         raise ValueError(
-            f"{name} does not say which image a row is of: looked for a column {listed(_FILE_COLUMNS)}, found "
+            f"{name} does not say which image a row is of: looked for a column {listed(FILE_COLUMNS)}, found "
             f"{listed(table.columns)}. Add a column 'file_name'."
         )
     paths = [Path(str(path).replace("\\", "/")) for path in table[column]]

@@ -15,6 +15,7 @@ from transformers import HfArgumentParser
 from affectnet_plus.modeling import ImageError
 from affectnet_plus.releases.processes import interruptible
 from affectnet_plus.releases.writing import causes, is_no_room, no_room
+from affectnet_plus.training.arguments.records import DamagedError
 
 NOTHING_KEPT = "Nothing of it is kept, and what was there before is: give the same command again."
 WHOLE_FILES_KEPT = "Whole files are kept: the same command goes on after them."
@@ -23,6 +24,7 @@ NETWORKS_KEPT = (
     "from there."
 )
 _written_to: list[str] = []  # by the script that is running
+_MOST = 1e30  # steps of AdamW and the like divide and multiply it, and float32 ends at 3.4e38
 
 
 def parse_arguments(*dataclass_types, description: str):
@@ -35,10 +37,13 @@ def parse_arguments(*dataclass_types, description: str):
     try:
         if len(words) == 1 and words[0].endswith((".yaml", ".yml", ".json")):
             words = _words_of_file(words[0])
-        parsed = parser.parse_args_into_dataclasses(words)
-        flags = {key: value for group in parsed for key, value in vars(group).items()}
+        groups = parser.parse_args_into_dataclasses(words)
+        flags = {name: value for group in groups for name, value in vars(group).items()}
+        for name, value in flags.items():
+            if isinstance(value, float) and not abs(value) <= _MOST:
+                raise ValueError(f"--{name} {value} is no usable number: give one within {_MOST:g}.")
         _written_to[:] = [flags[key] for key in ("output_dir", "output_file", "write_release") if flags.get(key)]
-        return parsed
+        return groups
     except (ValueError, OSError) as error:
         exit_with_error(error)
 
@@ -100,9 +105,12 @@ def exit_on_error():
 
 @contextmanager
 def exit_on_broken_image():
-    """Around the long work; from a worker, the error comes with a traceback in its text."""
+    """Around the long work, for what is first opened there; from a worker, the error comes with a traceback in its
+    text."""
     try:
         yield
     except ImageError as error:
         message = str(error).strip().splitlines()[-1].partition("ImageError: ")[2] or str(error)
         exit_with_error(f"{message} --on_error skip leaves broken images out.")
+    except DamagedError as error:
+        exit_with_error(error)

@@ -1,15 +1,18 @@
 """Which faces."""
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import affectnet_plus
+from affectnet_plus.releases import tree
 from affectnet_plus.releases.expressions import label_names
 from affectnet_plus.releases.find import LAYOUTS
 
 
 def is_synthetic(release: str) -> bool:
-    return (Path(release) / "ground_truth.parquet").is_file()
+    """Whether a release was drawn: the truth lies beside it."""
+    return tree.is_file(os.path.join(release, "ground_truth.parquet"))
 
 
 @dataclass
@@ -41,7 +44,10 @@ class DataArguments:
     image_column_name: str = field(default="image", metadata={"help": "Column that holds the face."})
     label_column_name: str = field(
         default="label",
-        metadata={"help": "Column that holds the human label. Class names are matched by name, never by index."},
+        metadata={
+            "help": "Column that holds the human label. Class names are matched by name, never by index. Without one, "
+            "the highest of the scores in --soft_label_column_name, or in a column for each expression, is the label."
+        },
     )
     label_order: list[str] = field(
         default_factory=list,
@@ -68,6 +74,10 @@ class DataArguments:
                 )
             label_names(self.label_order)
 
+    def sources(self) -> list["DataArguments"]:
+        """One for each dataset that is named."""
+        return [self]
+
     def release(self) -> tuple[str, str]:
         """The path of the release that is named, and the configuration that reads it."""
         if self.dataset_config_name:
@@ -84,8 +94,35 @@ class DataArguments:
 
 @dataclass
 class TrainingDataArguments(DataArguments):
-    """Which faces, to train on."""
+    """Which faces, to train on; also of several datasets."""
 
+    dataset_name: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Instead of a release, or beside one: Hub ids or folders that `load_dataset` can read. Of several "
+            "datasets all rows are trained and measured on; an expression that one has no class for is unknown of its "
+            "rows, and they count for nothing there."
+        },
+    )
     train_split_name: str = field(default="train", metadata={"help": "Split to train on."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N rows only."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Measure on the first N rows only."})
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on the first N rows only, of each dataset."}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Measure on the first N rows only, of each dataset."}
+    )
+
+    def __post_init__(self):
+        self.dataset_name = [self.dataset_name] if isinstance(self.dataset_name, str) else self.dataset_name
+        super().__post_init__()
+        if len(self.sources()) > 1 and self.dataset_config_name:
+            raise ValueError("--dataset_config_name is of one dataset, and several are named: leave it out.")
+
+    def sources(self) -> list[DataArguments]:
+        common = {f.name: getattr(self, f.name) for f in fields(DataArguments)} | {"dataset_name": None}
+        of_names = [DataArguments(**common | {"dataset_name": n, "data_dir": None}) for n in self.dataset_name]
+        of_release = [] if self.dataset_name and not self.data_dir else [DataArguments(**common | {"label_order": []})]
+        return of_release + of_names
+
+    def name(self) -> str:
+        return " + ".join(source.name() for source in self.sources())

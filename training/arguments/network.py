@@ -1,8 +1,9 @@
 """What networks have in common, and what experts have."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from affectnet_plus import EXPRESSIONS
+from affectnet_plus import EXPRESSIONS, match_expressions
 from affectnet_plus.training.arguments.optimization import RECIPES, recipe_values
 
 PRIORS = ("train", "validation", "balanced")
@@ -17,17 +18,21 @@ def parse_prior(words: str | list) -> str | list[float]:
         numbers = [float(word) for word in words]
     except ValueError:
         numbers = []
-    if len(numbers) != len(EXPRESSIONS):
-        raise ValueError(
-            f"--prior takes {', '.join(PRIORS)}, or a number for each of {' '.join(EXPRESSIONS)}, not "
-            f"{' '.join(map(str, words))!r}."
-        )
+    if not 2 <= len(numbers) <= len(EXPRESSIONS):  # as many as there are expressions, which the data say
+        raise wrong_prior(words, EXPRESSIONS)
     if not all(0 < number < 1 for number in numbers) or abs(sum(numbers) - 1) > 1e-3:
         raise ValueError(
             f"--prior {' '.join(map(str, words))}: class frequencies are above 0 and below 1 and sum to 1, these to "
             f"{sum(numbers):g}."
         )
     return numbers
+
+
+def wrong_prior(words: Iterable, expressions: Iterable[str]) -> ValueError:
+    return ValueError(
+        f"--prior takes {', '.join(PRIORS)}, or a number for each of {' '.join(expressions)}, not "
+        f"{' '.join(map(str, words))!r}."
+    )
 
 
 @dataclass
@@ -120,8 +125,8 @@ class ExpertArguments(NetworkArguments):
         default=None,
         metadata={
             "help": "Outputs of each network beside the expression's own, for kinds of 'rest': log-odds = own - "
-            "logsumexp(rest). With 7 it goes on from a softmax classifier of all expressions with its last layer, too. "
-            "Default: 7 after a warm start or with --init_from, else 0."
+            "logsumexp(rest). With 7 it goes on from a softmax classifier of all eight with its last layer, too. "
+            "Default: after a warm start or with --init_from as many as there are other expressions, else 0."
         },
     )
     metric_for_best_model: str = field(
@@ -133,29 +138,29 @@ class ExpertArguments(NetworkArguments):
         },
     )
     expressions: list[str] = field(
-        default_factory=lambda: list(EXPRESSIONS), metadata={"help": f"Some of: {' '.join(EXPRESSIONS)}. Default: all."}
+        default_factory=list,
+        metadata={"help": f"Some of: {' '.join(EXPRESSIONS)}. Default: all that the dataset has a class for."},
     )
     prior: list[str] = field(
         default_factory=lambda: ["train"],
         metadata={
             "help": "The class frequencies that scores are calibrated to: those of the human labels in the training "
             "split (`train`, the default: training rows are what soft labels are for) or in the `validation` split, "
-            "`balanced` (all alike), or eight numbers in the order of the expressions that sum to 1."
+            "`balanced` (all alike), or numbers that sum to 1, one for each expression of the dataset, in this order."
         },
     )
 
     def __post_init__(self):
         super().__post_init__()
         self.prior = parse_prior(self.prior)
+        self.expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(self.expressions))]
         recipe = RECIPES["warm start"]["pretrained" if self.pretrained else "scratch"]
         if self.warm_start_epochs is None:
             self.warm_start_epochs = 0.0 if self.init_from else recipe["num_train_epochs"]
         if self.warm_start_learning_rate is None:
             self.warm_start_learning_rate = recipe["learning_rate"]
-        if self.rest_outputs is None:
-            self.rest_outputs = len(EXPRESSIONS) - 1 if self.warm_start_epochs or self.init_from else 0
         for name in ("rest_outputs", "warm_start_epochs"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"--{name} is at least 0, not {getattr(self, name)}.")
         if not self.warm_start_learning_rate > 0:
             raise ValueError(f"--warm_start_learning_rate has to be above 0, not {self.warm_start_learning_rate}.")

@@ -7,23 +7,40 @@ import torch
 from safetensors.torch import load_file
 
 from affectnet_plus import EXPRESSIONS
+from affectnet_plus.training.arguments import ExpertArguments
+from affectnet_plus.training.faces import Split
 from affectnet_plus.training.loop import Job, Run, one_vs_rest
 from affectnet_plus.training.loop.folders import locked, written_beside
 from affectnet_plus.training.loop.settings import check_same_network
 
 
-def expression_and_others(is_expression: np.ndarray) -> dict:
-    """For `Run.job`: rows of the expression and others in turn; an epoch is all its rows once, and as many others."""
-    groups = [np.flatnonzero(is_expression), np.flatnonzero(~is_expression)]
+def fit_to_data(config, expert_args: ExpertArguments, expressions: list[str]):
+    """The config of experts for data of these expressions; completes the arguments by what the data decide."""
+    if expert_args.rest_outputs is None:
+        has_start = expert_args.warm_start_epochs or expert_args.init_from
+        expert_args.rest_outputs = len(expressions) - 1 if has_start else 0
+    expert_args.expressions = expert_args.expressions or expressions
+    decided = {"id2label": dict(enumerate(expressions)), "rest_outputs": expert_args.rest_outputs}
+    if hasattr(config, "action_units"):
+        decided["action_units"] = None  # the default, of these expressions
+    return type(config).from_dict(config.to_dict() | decided)
+
+
+def expression_and_others(split: Split, expression: str) -> dict:
+    """For `Run.job`: rows of the expression and others in turn; an epoch is all its rows once, and as many others. Rows
+    of which the expression is not known are neither."""
+    index = EXPRESSIONS.index(expression)
+    is_expression, known = split.labels == index, split.known[:, index]
+    groups = [np.flatnonzero(is_expression), np.flatnonzero(~is_expression & known)]
     return {"groups": groups, "draws_per_epoch": 2 * len(groups[0])}
 
 
 def expression_figures(
-    is_expression: np.ndarray, columns: slice = slice(None)
+    split: Split, expression: str, columns: slice = slice(None)
 ) -> Callable[[dict[str, np.ndarray]], dict[str, float]]:
     """For `fit`: how well the mean log-odds of an expression's classifiers, `columns` of the logits (N, outputs), tell
-    the rows that show it, `is_expression` (N,), from the others."""
-    return lambda outputs: _figures(outputs["logits"][:, columns].mean(axis=1), is_expression)
+    the rows of the split that show it from the others."""
+    return lambda outputs: _figures(outputs["logits"][:, columns].mean(axis=1), split, expression)
 
 
 def best_epoch_by(run: Run) -> tuple[str, int] | None:
@@ -32,8 +49,8 @@ def best_epoch_by(run: Run) -> tuple[str, int] | None:
     return None if metric == "last" else (metric, 1)
 
 
-def _figures(log_odds: np.ndarray, is_expression: np.ndarray) -> dict[str, float]:
-    scores = one_vs_rest(["own"], log_odds[:, None], np.where(is_expression, 0, -1))
+def _figures(log_odds: np.ndarray, split: Split, expression: str) -> dict[str, float]:
+    scores = one_vs_rest([expression], log_odds[:, None], split)
     return {name: scores[f"mean_{name}"] for name in ("auroc", "average_precision")}
 
 
@@ -61,7 +78,7 @@ def save_expert(
         "sampler": sampler,
         "rows_of_expression": int((run.train.labels == index).sum()),
         "steps": steps,
-        **_figures(log_odds @ np.array(calibration["backbone_weights"]), run.evaluation.labels == index),
+        **_figures(log_odds @ np.array(calibration["backbone_weights"]), run.evaluation, expression),
         **(more or {}),
     }
     if run.accelerator.is_main_process:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from affectnet_plus import EXPRESSIONS
+from affectnet_plus import match_expressions
 from affectnet_plus.modeling import (
     INPUT_SETTINGS,
     ImageError,
@@ -27,6 +27,7 @@ from affectnet_plus.modeling import (
     network_inputs,
 )
 from affectnet_plus.training.arguments import ExpertArguments, exit_with_error
+from affectnet_plus.training.faces import Split, indices_among
 from affectnet_plus.training.loop import Run, as_main_process, fit, main_process_prepares
 from affectnet_plus.training.loop.checkpoints import find_checkpoints, read_state
 from affectnet_plus.training.loop.folders import written_beside
@@ -41,7 +42,7 @@ from affectnet_plus.training.metrics import HumanLabels, nan_to_none
 
 _OF_EXPERTS = (
     "prior", "rest_outputs", "metric_for_best_model", "au_loss_weight", "au_labels", "au_labels_sha256", "au_target",
-    "warm_start_epochs", "warm_start_learning_rate",
+    "au_strongest", "warm_start_epochs", "warm_start_learning_rate",
 )  # fmt: skip
 
 
@@ -52,7 +53,7 @@ class SoftmaxClassifiers(torch.nn.Module):
         super().__init__()
         self.config = config
         self.classifiers = torch.nn.ModuleList(
-            create_backbone(name, len(EXPRESSIONS), config.network_size, pretrained) for name in backbones_of(config)
+            create_backbone(name, config.num_labels, config.network_size, pretrained) for name in backbones_of(config)
         )
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -60,10 +61,13 @@ class SoftmaxClassifiers(torch.nn.Module):
         return torch.cat([classifier(faces).float() for classifier, faces in pairs], dim=1)
 
 
-def softmax_loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of (B, classifiers * expressions) against (B, 1), summed over the classifiers: each learns as if it
-    were alone."""
-    of_each = outputs.unflatten(1, (-1, len(EXPRESSIONS)))  # (B, classifiers, expressions)
+def softmax_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of (B, classifiers * expressions) against labels, the first column of (B, 1 + expressions), among
+    the expressions that the other columns say are known; summed over the classifiers: each learns as if it were
+    alone."""
+    labels, known = targets[:, :1], targets[:, 1:].bool()
+    of_each = outputs.unflatten(1, (-1, known.shape[1]))  # (B, classifiers, expressions)
+    of_each = of_each.masked_fill(~known[:, None], -torch.inf)
     labels = labels.long().expand(-1, of_each.shape[1])
     return F.cross_entropy(of_each.flatten(0, 1), labels.flatten()) * of_each.shape[1]
 
@@ -157,20 +161,24 @@ def _train(run: Run, checkpoints: dict[str, Path]) -> None:
     args = replace(run.args, num_train_epochs=settings["num_train_epochs"], learning_rate=settings["learning_rate"])
     run = replace(run, args=args, settings=settings, checkpoints=checkpoints)
     network = run.create(WARM_START, partial(SoftmaxClassifiers, config, run.warm_start["pretrained"]))
-    job = run.job(WARM_START, run.train.labels[:, None], groups=[np.arange(len(run.train))])
-    network, outputs, record = fit(job, network, softmax_loss, partial(_figures, labels=run.evaluation.labels))
+    names = config.expressions
+    known = run.train.known[:, match_expressions(names)]
+    targets = np.column_stack([indices_among(names, run.train.labels), known])
+    job = run.job(WARM_START, targets, groups=[np.arange(len(run.train))])
+    network, outputs, record = fit(job, network, softmax_loss, partial(_figures, split=run.evaluation, names=names))
     training = settings | {"target": "hard", "sampler": "none", "drawn": record}
 
     def save(trained: SoftmaxClassifiers) -> None:
         each = np.split(outputs["logits"], len(folders), axis=1)
         same_input = {key: getattr(config, key) for key in INPUT_SETTINGS}
         normalization = config.backbone_normalization or [None] * len(folders)
-        for path, name, of_weights, classifier, logits in zip(
+        for path, backbone, of_weights, classifier, logits in zip(
             folders, backbones_of(config), normalization, trained.classifiers, each, strict=True
         ):
-            of_backbone = {"backbone": name, "backbone_normalization": of_weights and [of_weights]}
-            of_one = SoftFerConfig(**of_backbone, activation="softmax", **same_input)
-            of_one.training = {"all": training | nan_to_none(_figures({"logits": logits}, run.evaluation.labels))}
+            of_backbone = {"backbone": backbone, "backbone_normalization": of_weights and [of_weights]}
+            of_one = SoftFerConfig(**of_backbone, activation="softmax", id2label=dict(config.id2label), **same_input)
+            figures = _figures({"logits": logits}, run.evaluation, names)
+            of_one.training = {"all": training | nan_to_none(figures)}
             with torch.device("meta"):
                 model = SoftFerForImageClassification(of_one)
             model.backbone = classifier.cpu()
@@ -180,9 +188,12 @@ def _train(run: Run, checkpoints: dict[str, Path]) -> None:
     run.finish(job, network, save)
 
 
-def _figures(outputs: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, float]:
-    """Of logits (N, classifiers * expressions): the classifiers' mean distribution against human labels (N,)."""
-    logits = torch.from_numpy(outputs["logits"]).unflatten(1, (-1, len(EXPRESSIONS)))
+def _figures(outputs: dict[str, np.ndarray], split: Split, names: list[str]) -> dict[str, float]:
+    """Of logits (N, classifiers * expressions): the classifiers' mean distribution against the human labels of the
+    split, each among what is known of the row."""
+    logits = torch.from_numpy(outputs["logits"]).unflatten(1, (-1, len(names)))
+    known = torch.from_numpy(split.known[:, match_expressions(names)])
+    logits = logits.masked_fill(~known[:, None], -torch.inf)
     predicted = logits.softmax(dim=2).mean(dim=1).argmax(dim=1)
-    human = HumanLabels(EXPRESSIONS).compute(predictions=predicted, references=labels)
+    human = HumanLabels(names).compute(predictions=predicted, references=indices_among(names, split.labels))
     return {name: human[name] for name in ("accuracy", "macro_f1")}

@@ -15,6 +15,8 @@ import affectnet_plus
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.releases.expressions import label_names, listed
 from affectnet_plus.releases.files import RASTER_ENDINGS
+from affectnet_plus.training.faces.joining import joined
+from affectnet_plus.training.faces.shares import classes_of, shares_of
 from affectnet_plus.training.faces.split import METADATA, NO_AFFECT, Split, broken_images, without_broken_images
 
 BY_NUMBER = "number of the row"
@@ -42,39 +44,72 @@ def load_rows(args) -> datasets.DatasetDict:
     return rows
 
 
-def load_split(args, split: str, max_samples: int | None = None, with_soft_labels: bool = False) -> Split:
-    """Load what `DataArguments` name; raises `ValueError` where the columns or class names do not fit."""
-    rows = load_rows(args)
-    if split not in rows:
+def load_split(
+    args, split: str, max_samples: int | None = None, with_soft_labels: bool = False, without_class: bool = False
+) -> Split:
+    """Load what `DataArguments` name; raises `ValueError` where the columns or class names do not fit. Where rows have
+    shares in place of a label, those of which none is the highest are left out, but `without_class`. Of several
+    datasets all rows, the first `max_samples` of each."""
+    how, parts = (split, max_samples, with_soft_labels, without_class), {}
+    sources = args.sources()
+    if len(sources) == 1:
+        return _load_one(sources[0], *how)
+    for source in sources:
+        name = source.name()
+        try:
+            part = _load_one(source, *how)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        parts[name if name not in parts else f"{name} ({len(parts) + 1})"] = part
+    return joined(parts)
+
+
+def _load_one(args, split: str, max_samples: int | None, with_soft_labels: bool, without_class: bool) -> Split:
+    dataset = load_rows(args)
+    if split not in dataset:
         raise ValueError(
-            f"The dataset has no split {split!r}, only {', '.join(rows)}: see the flags that end in split_name."
+            f"The dataset has no split {split!r}, only {', '.join(dataset)}: see the flags that end in split_name."
         )
-    rows = rows[split]
+    rows = dataset[split]
     images = _images(rows, args)
     ids, names, id_source = _ids_and_names(rows, images)  # of all rows, so that a row's id is its own
     if max_samples is not None:
         rows, images = (dataset.select(range(min(max_samples, len(rows)))) for dataset in (rows, images))
     if not len(rows):
         raise ValueError(f"Nothing of {split} is left: the split has no rows, or a flag wants the first 0 of them.")
-    _check_column(rows, "label_column_name", args)
-    labels, class_names = _labels(rows, args)
-    if (missing := np.flatnonzero(labels < 0)).size:
-        raise ValueError(
-            f"Column {args.label_column_name!r} has no label in {missing.size} rows, first in {missing[0]}: leave them "
-            "out."
-        )
-    to_ours = np.array(affectnet_plus.match_expressions(class_names))
-    soft_labels = _soft_labels(rows, args, to_ours[labels], to_ours) if with_soft_labels else None
+    shares = shares_of(rows, args)
+    if shares is not None:
+        ours, soft_labels, known = classes_of(shares), shares if with_soft_labels else None, ~np.isnan(shares)
+    else:
+        _check_column(rows, "label_column_name", args)
+        labels, class_names = _labels(rows, args)
+        if (missing := np.flatnonzero(labels < 0)).size:
+            raise ValueError(
+                f"Column {args.label_column_name!r} has no label in {missing.size} rows, first in {missing[0]}: leave "
+                "them out."
+            )
+        to_ours = np.array(affectnet_plus.match_expressions(class_names))
+        ours, known = to_ours[labels], np.tile(_known_expressions(dataset, args), (len(rows), 1))
+        soft_labels = _soft_labels(rows, args, ours, to_ours) if with_soft_labels else None
+        known |= False if soft_labels is None else ~np.isnan(soft_labels)
     ids, names = ids[: len(rows)], names[: len(rows)]
-    loaded = Split(split, images, to_ours[labels], soft_labels, ids, names, id_source, _metadata(rows))
+    loaded = Split(split, images, ours, soft_labels, ids, names, id_source, _metadata(rows), known=known)
+    if (unclear := np.flatnonzero(ours < 0)).size and not without_class:
+        warnings.warn(
+            f"{unclear.size} rows of {split}, first {unclear[0]}, are left out: no one of their shares is the highest.",
+            stacklevel=2,
+        )
+        if unclear.size == len(rows):
+            raise ValueError(f"No row of {split} has one share that is the highest: there is no class to go by.")
+        loaded = loaded.select(np.flatnonzero(ours >= 0))
     return without_broken_images(loaded) if args.dataset_name and args.on_error == "skip" else loaded
 
 
-def load_splits(args, with_soft_labels: bool = False) -> tuple[Split, Split]:
-    """The rows to train on, `with_soft_labels` or without, and those to calibrate and measure on. Those are perhaps
+def load_splits(args, with_soft_labels: bool = False, without_class: bool = False) -> tuple[Split, Split]:
+    """The rows to train on, as `load_split` has them, and those to calibrate and measure on. Those are perhaps
     first opened when training is over, so their images are looked at here; a release's are when it is indexed.
     """
-    train = load_split(args, args.train_split_name, args.max_train_samples, with_soft_labels)
+    train = load_split(args, args.train_split_name, args.max_train_samples, with_soft_labels, without_class)
     evaluation = load_split(args, args.eval_split_name, args.max_eval_samples, with_soft_labels=True)
     if args.dataset_name and args.on_error == "raise":
         for problem in broken_images(evaluation).values():
@@ -93,6 +128,8 @@ def split_to_label(rows: datasets.Dataset, args) -> Split:
         of_expression = [i for i, name in enumerate(names) if name not in affectnet_plus.CATEGORIES[len(EXPRESSIONS) :]]
         of_name[of_expression] = affectnet_plus.match_expressions([names[i] for i in of_expression])
         labels = of_name[indices]
+    elif (shares := shares_of(rows, args)) is not None:
+        labels = classes_of(shares)
     images = _images(rows, args)
     split = Split(str(rows.split), images, labels, None, *_ids_and_names(rows, images), _metadata(rows))
     return without_broken_images(split) if args.dataset_name and args.on_error == "skip" else split
@@ -206,6 +243,16 @@ def _labels(rows: datasets.Dataset, args) -> tuple[np.ndarray, list[str]]:
     return np.array([-1 if value is None else value for value in values], dtype=int), names
 
 
+def _known_expressions(dataset: datasets.DatasetDict, args) -> np.ndarray:
+    """(8,) which expressions its labels have a class for, in any split: plain strings name those alone that occur."""
+    known = np.zeros(len(EXPRESSIONS), dtype=bool)
+    for rows in dataset.values():
+        if args.label_column_name in rows.column_names:
+            with contextlib.suppress(ValueError):  # of a split that nobody has asked for
+                known[affectnet_plus.match_expressions(_labels(rows, args)[1])] = True
+    return known
+
+
 def _names_of_numbers(numbers: list[str], order: list[str], column: str) -> list[str]:
     """Class names of numbers that count in an order, from 0 or from 1: whichever their first or last goes with."""
     if not order:
@@ -226,7 +273,7 @@ def _names_of_numbers(numbers: list[str], order: list[str], column: str) -> list
 
 
 def _soft_labels(rows: datasets.Dataset, args, labels: np.ndarray, to_ours: np.ndarray) -> np.ndarray | None:
-    """(rows, 8) scores, 0 for what they do not have. They come in the order of --label_order or of the label's class
+    """(rows, 8) scores, NaN for what they do not have. They come in the order of --label_order or of the label's class
     names, which are `to_ours`; `labels` are (rows,) in our order."""
     column = args.soft_label_column_name
     if column not in rows.column_names:
@@ -252,10 +299,8 @@ def _soft_labels(rows: datasets.Dataset, args, labels: np.ndarray, to_ours: np.n
             f"Column {column!r} of {rows.split} does not hold {len(to_ours)} scores in every row, one per class name "
             f"of {args.label_column_name!r}: see --soft_label_column_name."
         )
-    ours = np.zeros((len(rows), len(EXPRESSIONS)))
     values = np.array(values, dtype=np.float64)
-    ours[:, to_ours] = values
-    if (wrong := ~((ours >= 0) & (ours <= 1 + 1e-6)).all(axis=1)).any():
+    if (wrong := ~((values >= 0) & (values <= 1 + 1e-6)).all(axis=1)).any():
         raise ValueError(
             f"Column {column!r} of {rows.split} holds scores that are not from 0 to 1 in {int(wrong.sum())} rows, "
             f"first in {int(wrong.argmax())}: divide counts of votes by their sum, percentages by 100."
@@ -270,6 +315,8 @@ def _soft_labels(rows: datasets.Dataset, args, labels: np.ndarray, to_ours: np.n
             f"({', '.join(affectnet_plus.LABEL_ORDERS[better])}) in {share:.0%}. Put the scores into the order of the "
             "class names."
         )
+    ours = np.full((len(rows), len(EXPRESSIONS)), np.nan)
+    ours[:, to_ours] = values
     return ours
 
 
@@ -285,12 +332,13 @@ def check_enough_rows(
 ) -> None:
     """One-vs-rest needs rows of both kinds on both sides; AUROC and calibration are undefined otherwise."""
     for split, needed, what in ((train, at_least, f"{train.name}{without}"), (evaluation, 1, evaluation.name)):
-        counts = np.bincount(split.labels, minlength=len(EXPRESSIONS))
+        counts = np.bincount(split.labels[split.labels >= 0], minlength=len(EXPRESSIONS))
+        others = split.known.sum(axis=0) - counts
+        enough = [EXPRESSIONS[i] for i in np.flatnonzero(np.minimum(counts, others) >= needed)]
         for expression in expressions:
-            number = counts[EXPRESSIONS.index(expression)]
-            if min(number, len(split) - number) < needed:
-                enough = [e for e, n in zip(EXPRESSIONS, counts, strict=True) if min(n, len(split) - n) >= needed]
+            if expression not in enough:
+                index = EXPRESSIONS.index(expression)
                 raise ValueError(
-                    f"Too few rows to learn {expression!r}: {what} has {number} of it and {len(split) - number} "
+                    f"Too few rows to learn {expression!r}: {what} has {counts[index]} of it and {others[index]} "
                     f"others, {needed} of each are needed. There are enough for: --expressions {' '.join(enough)}"
                 )

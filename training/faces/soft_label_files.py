@@ -1,13 +1,14 @@
 """The soft labels of rows: the files that label.py writes, and what is known to be true."""
 
-import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.training.arguments import is_synthetic
+from affectnet_plus.releases import tree
+from affectnet_plus.training.arguments import is_synthetic, read_record
 from affectnet_plus.training.faces.loading import BY_NUMBER
 from affectnet_plus.training.faces.split import Split
 
@@ -19,17 +20,22 @@ def known_truth(split: Split, args) -> tuple[np.ndarray | None, str]:
     if folder is None or not is_synthetic(folder):
         return split.soft_labels, "" if split.soft_labels is None else "the dataset's soft label"
     name = {"automatically_annotated": "unannotated"}.get(split.name, split.name)  # of 2017's release; as drawn
-    table = pq.read_table(Path(folder) / "ground_truth.parquet", filters=[("split", "==", name)]).to_pandas()
+    truth = tree.on_disk(os.path.join(folder, "ground_truth.parquet"))
+    table = pq.read_table(truth, filters=[("split", "==", name)]).to_pandas()
     table = table.set_index(table["image_id"].astype(str))
     return table.loc[split.ids, [f"intensity_{name}" for name in EXPRESSIONS]].to_numpy(np.float64), "true intensity"
 
 
 def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> np.ndarray:
-    """(rows, 8) of a column that label.py wrote for the split, in its order; raises `ValueError` where a row has none,
-    or where rows may be other ones: nothing but their number tells them apart, or most human labels are others."""
+    """(rows, 8) of a column that label.py wrote for the split, in its order, NaN for what its experts do not know;
+    raises `ValueError` where a row has none, or where rows may be other ones: nothing but their number tells them
+    apart, or most human labels are others."""
     files = files_of(folder, split.name)
     settings = Path(folder) / "label.json"
-    labelled_by = json.loads(settings.read_text())["splits"][split.name].get("ids") if settings.exists() else None
+    labelled_by = None
+    if settings.exists():
+        splits = read_record(settings, "label these rows anew", splits=dict)["splits"]
+        labelled_by = splits[split.name].get("ids")
     if labelled_by not in (None, split.id_source) and BY_NUMBER in labelled_by + split.id_source:
         raise ValueError(
             f"{folder} knows the rows of {split.name} by {labelled_by}, here they have {split.id_source}, so that a "
@@ -56,7 +62,16 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
                 f"{folder} is of other faces that have the same ids, or of other human labels: they are not those "
                 f"written there in {share:.0%} of the rows of {split.name}. Label these rows."
             )
-    return np.array([scores[row_id] for row_id in wanted])
+    return np.array([scores[row_id] for row_id in wanted], dtype=np.float64)
+
+
+def expressions_of(folder: str) -> list[str]:
+    """The expressions that labels of label.py know; its other scores are null."""
+    settings = Path(folder) / "label.json"
+    if not settings.is_file():
+        return list(EXPRESSIONS)
+    record = read_record(settings, "label these rows anew", expressions=(list, type(None)))
+    return record.get("expressions") or list(EXPRESSIONS)
 
 
 def files_of(folder: str, split: str) -> list[Path]:

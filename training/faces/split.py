@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from affectnet_plus import EXPRESSIONS, match_expressions
 from affectnet_plus.modeling import ImageError, open_rgb
 from affectnet_plus.releases.files import read_regular_file
 
@@ -22,6 +24,10 @@ NO_AFFECT = -2  # where AffectNet has no valence or arousal
 @dataclass
 class Split:
     """Rows of one split: `labels` (N,) are indices into EXPRESSIONS (-1: none of them), `soft_labels` (N, 8) or None.
+
+    `datasets` (N,) name the dataset that a row is of, where rows of several were joined. `known` (N, 8) are the
+    expressions that whoever labelled a row could choose, by default all; where the classes are seven, nothing is known
+    of the eighth, and its column of `soft_labels` is NaN.
 
     `ids` (N,) tell a row from all others of its split: `image_id` where there is such a column, else the name of the
     image file without its ending, else, where names are missing or come twice, the number of the row. `names` (N,) are
@@ -40,6 +46,17 @@ class Split:
     metadata: datasets.Dataset | None = None
     contents: np.ndarray | None = None
     folds_by: str | None = None  # "content" or "id", None: nobody has tried to read contents yet
+    known: np.ndarray | None = None
+    datasets: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.known is None:
+            self.known = np.ones((len(self.labels), len(EXPRESSIONS)), dtype=bool)
+
+    @property
+    def expressions(self) -> list[str]:
+        """Those that are known of any row."""
+        return [name for name, known in zip(EXPRESSIONS, self.known.any(axis=0), strict=True) if known]
 
     def read_contents(self) -> None:
         """Hash every image file, once: what `folds` go by where all of them can be read as files."""
@@ -81,7 +98,8 @@ class Split:
         soft_labels = None if self.soft_labels is None else self.soft_labels[rows]
         metadata = None if self.metadata is None else self.metadata.select(rows)
         contents = None if self.contents is None else self.contents[rows]
-        columns = {name: getattr(self, name)[rows] for name in ("labels", "ids", "names")}
+        columns = {name: getattr(self, name)[rows] for name in ("labels", "ids", "names", "known")}
+        columns["datasets"] = None if self.datasets is None else self.datasets[rows]
         return dataclasses.replace(
             self,
             images=self.images.select(rows),
@@ -90,6 +108,11 @@ class Split:
             contents=contents,
             **columns,
         )
+
+    def rows_by_dataset(self) -> dict[str, int]:
+        """Empty where all rows are of one dataset."""
+        names, counts = ([], []) if self.datasets is None else np.unique(self.datasets, return_counts=True)
+        return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
 
     def without_fold(self, fold: int, num_folds: int) -> "Split":
         return self.select(np.flatnonzero(self.folds(num_folds) != fold))
@@ -116,6 +139,13 @@ class Split:
         stored = self.stored(row)
         name = stored["path"] or f"image of row {row} in {self.name}"
         return open_rgb(stored["path"] if stored["bytes"] is None else BytesIO(stored["bytes"]), name)
+
+
+def indices_among(expressions: Sequence[str], labels: np.ndarray) -> np.ndarray:
+    """Labels (N,), indices of EXPRESSIONS, as indices of some of these; -1 for others and where there was none."""
+    places = np.full(len(EXPRESSIONS) + 1, -1)
+    places[match_expressions(expressions)] = np.arange(len(expressions))
+    return places[labels]
 
 
 def _hash(content: bytes) -> int:

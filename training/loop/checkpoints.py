@@ -4,16 +4,20 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import NoneType
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import load
 from safetensors.torch import load_file, save_file
 
 from affectnet_plus.modeling import under_present_names
 from affectnet_plus.releases.writing import written_whole
+from affectnet_plus.training.arguments import read_record, said_as_damage
 
 STATE_FILE = "trainer_state.json"
 _BEST_FILE = "best.safetensors"
+_CURE = "delete that checkpoint's folder, and what it is of is trained anew"
 
 
 class Checkpoints:
@@ -28,10 +32,17 @@ class Checkpoints:
         self._best_weights = folder / f".best-{name}.safetensors"
 
     def load(self) -> None:
-        """Put what was found into all that Accelerate has prepared so far."""
+        """Put what was found into all that Accelerate has prepared so far; `DamagedError` where that cannot be."""
         if self.found is None:
             return
-        self.accelerator.load_state(self.found)
+        with said_as_damage(self.found, _CURE):
+            self.accelerator.load_state(self.found)
+            # Without them Accelerate goes on, and says nothing.
+            random_states = load(self.found / f"random_states_{self.accelerator.process_index}.pkl")
+            if not torch.equal(random_states["torch_manual_seed"], torch.get_rng_state()):
+                raise ValueError("random_states")
+            if self.best:
+                load_file(self.found / _BEST_FILE)
         if self.best and self.accelerator.is_main_process:
             shutil.copyfile(self.found / _BEST_FILE, self._best_weights)
 
@@ -90,7 +101,8 @@ def remove_leftovers(folder: Path, name: str) -> None:
 
 def read_state(checkpoint: Path) -> dict:
     """{"part": the network's name, "step", "settings", "best"}."""
-    state = json.loads((checkpoint / STATE_FILE).read_text())
+    types = {"part": str, "step": int, "settings": dict, "best": (dict, NoneType)}
+    state = read_record(checkpoint / STATE_FILE, _CURE, **types)
     return state | {"settings": under_present_names(state["settings"])}
 
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 from torch.utils.data import DataLoader
 
-from affectnet_plus import EXPRESSIONS
-from affectnet_plus.training.faces import FaceDataset
+from affectnet_plus import match_expressions
+from affectnet_plus.training.faces import FaceDataset, Split, indices_among
 from affectnet_plus.training.loop.folders import locked_for_reading, locked_if_shared, written_beside
 from affectnet_plus.training.loop.predict import predict
 from affectnet_plus.training.loop.runs import Run
@@ -29,14 +29,15 @@ def evaluate_folder(run: Run) -> None:
     accelerator.free_memory()  # another fold may follow, whose checkpoints are its own
     if not accelerator.is_main_process:
         return
-    labels = evaluation.labels
-    indices = [EXPRESSIONS.index(name) for name in expressions]
+    labels = indices_among(expressions, evaluation.labels)
+    indices = match_expressions(expressions)
     scores = 1 / (1 + np.exp(-logits))
-    metrics = one_vs_rest(expressions, scores, np.array([indices.index(i) if i in indices else -1 for i in labels]))
-    if len(indices) == len(EXPRESSIONS):
-        metrics["accuracy"] = float((scores.argmax(axis=1) == labels).mean())
+    metrics = one_vs_rest(expressions, scores, evaluation)
+    if (labels >= 0).all():  # of experts, all are there
+        possible = np.where(evaluation.known[:, indices], scores, -1)
+        metrics["accuracy"] = float((possible.argmax(axis=1) == labels).mean())
         if evaluation.soft_labels is not None:
-            metrics["js_divergence"] = js_divergence(scores, evaluation.soft_labels)
+            metrics["js_divergence"] = js_divergence(scores, evaluation.soft_labels[:, indices])
     metrics["rows"] = len(labels)
     text = json.dumps(nan_to_none(metrics), indent=1)
     with locked_if_shared(run.output_dir):
@@ -46,5 +47,9 @@ def evaluate_folder(run: Run) -> None:
     print(text)
 
 
-def one_vs_rest(expressions: list[str], scores: np.ndarray, labels: np.ndarray) -> dict:
-    return OneVsRest(expressions).compute(predictions=scores, references=labels)
+def one_vs_rest(expressions: list[str], scores: np.ndarray, split: Split) -> dict:
+    """`OneVsRest` of scores (N, expressions), each among the rows of the split of which its expression is known."""
+    return OneVsRest(expressions).compute(
+        predictions=np.where(split.known[:, match_expressions(expressions)], scores, np.nan),
+        references=indices_among(expressions, split.labels),
+    )

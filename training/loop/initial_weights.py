@@ -1,21 +1,25 @@
 """Weights to start from (--init_from): read, checked against the folds, and put into backbones."""
 
 import hashlib
-import json
+import pickle
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import backbones_of, create_backbone, pretrained_normalization
+from affectnet_plus.training.arguments import read_record
 
 WARM_START = "warm_start"  # folder of the classifiers that experts go on from, inside the experts' own
 _WEIGHTS = "model.safetensors"
 _POWER_OF_SHARES = {"none": 1, "square_root": 0.5, "balanced": 0}  # of an expression's number, as samplers draw
 _PREFIX = "backbone."  # of the network's own weights in a folder of train_soft_fer.py
+_CURE = "copy or train that model anew"
+_DATA_PARALLEL = "module."  # before all names, where torch.nn.DataParallel held the model
 
 
 def backbones_in(network: nn.Module) -> list[nn.Module]:
@@ -42,7 +46,7 @@ def normalization_of_start(args, backbones: list[str]) -> list[dict | None] | No
 
 def _normalization_in(path: Path) -> dict | None:
     config = (path.parent if path.name == _WEIGHTS else path) / "config.json"
-    config = json.loads(config.read_text()) if config.is_file() else {}
+    config = read_record(config, _CURE) if config.is_file() else {}
     if of_timm := config.get("pretrained_cfg"):  # one of timm's own folders
         return {key: of_timm[key] for key in ("mean", "std")} if {"mean", "std"} <= of_timm.keys() else None
     return (config.get("backbone_normalization") or [None])[0]
@@ -93,7 +97,7 @@ def _own_folder(path: Path, number: int, backbones: list[str], settings: dict) -
 
 
 def _read(path: Path, settings: dict, wanted) -> dict:
-    config = json.loads((path / "config.json").read_text()) if (path / "config.json").is_file() else {}
+    config = read_record(path / "config.json", _CURE) if (path / "config.json").is_file() else {}
     file = path / config.get("transformers_weights", _WEIGHTS) if path.is_dir() else path
     if not file.is_file():
         folds = ", which has folds: give --num_folds as well" if list(path.glob("fold-*")) else ""
@@ -110,16 +114,33 @@ def _read(path: Path, settings: dict, wanted) -> dict:
         sampler = (config.get("training") or {}).get("all", {}).get("sampler", sampler)
         if str(config.get("model_type")).startswith("affectnet_plus"):
             _check_input(path, config, wanted)
-    if file.suffix == ".safetensors":
-        state = load_file(file)
-    else:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
+    state = _state_in(file)
     if any(name.startswith(_PREFIX) for name in state):
         state = {name.removeprefix(_PREFIX): weight for name, weight in state.items() if name.startswith(_PREFIX)}
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     description = f"{path.name} (sha256 {digest})"
     return {"path": path, "state": state, "expressions": expressions, "sampler": sampler, "description": description}
+
+
+def _state_in(file: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name, as the network itself calls them. Of a pickle, nothing but tensors is ever unpickled."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"--init_from {file} holds other objects than tensors, perhaps a whole pickled model, and such files can "
+            "run any code: save the weights alone where it was made, torch.save(model.state_dict(), ...)."
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"--init_from {file} is damaged, or holds no weights: copy or save it anew.") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not state or not all(isinstance(weight, torch.Tensor) for weight in state.values()):
+        raise ValueError(f"--init_from {file} holds no weights by name: save a model's state_dict() in it.")
+    if all(name.startswith(_DATA_PARALLEL) for name in state):
+        state = {name.removeprefix(_DATA_PARALLEL): weight for name, weight in state.items()}
+    return state
 
 
 def _check_input(path: Path, config: dict, wanted) -> None:
@@ -158,7 +179,9 @@ def _for_backbone(read: dict, name: str, image_size: int) -> dict:
             f"the first of {len(differing)}. Backbone, --image_size and --upscale have to be those it had."
         )
     of_last = {key: weight for key, weight in read["state"].items() if key.startswith(last)}
-    return read | {"state": state, "last": of_last if read["expressions"] == list(EXPRESSIONS) else {}}
+    names = read["expressions"] or ["none"]
+    ours = names == [name for name in EXPRESSIONS if name in names]
+    return read | {"state": state, "last": of_last if ours else {}}
 
 
 def _last_layers(backbone: nn.Module) -> tuple[str, ...]:
@@ -169,17 +192,18 @@ def _last_layers(backbone: nn.Module) -> tuple[str, ...]:
 def load_weights(network: nn.Module, weights: list[dict], config, name: str, labels: np.ndarray) -> None:
     """Put what `read_weights` gave into the network's backbones.
 
-    The last layer starts at random, but where an expert has an output for every expression (`rest_outputs`): then it is
-    the one read (if it was taught a softmax of the expressions), the expression's row first, and shifted from the
+    The last layer starts at random, but where an expert has an output for every expression of the softmax that was read
+    (`rest_outputs`, and its own): then it is that one's, the expression's row first, and shifted from the
     share that the expression had of the faces drawn then, by its frequency among the training `labels` and the sampler,
     to the half that it will be of those drawn now.
     """
     for backbone, read in zip(backbones_in(network), weights, strict=True):
         state = dict(read["state"])
-        if read["last"] and name in EXPRESSIONS and getattr(config, "rest_outputs", 0) == len(EXPRESSIONS) - 1:
-            index = EXPRESSIONS.index(name)
-            order = [index, *(i for i in range(len(EXPRESSIONS)) if i != index)]
-            counts = np.bincount(labels, minlength=len(EXPRESSIONS))
+        names = read["expressions"] or []
+        if read["last"] and name in names and getattr(config, "rest_outputs", 0) == len(names) - 1:
+            index = names.index(name)
+            order = [index, *(i for i in range(len(names)) if i != index)]
+            counts = np.array([(labels == EXPRESSIONS.index(other)).sum() for other in names])
             shares = np.where(counts > 0, counts ** _POWER_OF_SHARES[read["sampler"]], 0)
             initial = backbone.state_dict()
             for key, rows in read["last"].items():  # (expressions, ...)

@@ -133,9 +133,15 @@ def plan_runs(
         output_dir = Path(args.output_dir) / (f"fold-{fold}" if fold is not None else "")
         if fold is not None:
             share_contents(accelerator, [train])
+            if train.datasets is not None and train.folds_by != "content":
+                raise ValueError(
+                    "--num_folds: of several datasets folds go by the images' files, and not all are read."
+                )
         rows = train if fold is None else train.without_fold(fold, fold_args.num_folds)
         check_enough_rows(rows, evaluation, expressions, "" if fold is None else f" without fold {fold}")
         settings = run_settings(data_args, args, kind_args, rows, accelerator) | (more or {})
+        if by_dataset := evaluation.rows_by_dataset():
+            settings["evaluation_rows_by_dataset"] = by_dataset
         if fold is not None:
             settings |= {"num_folds": fold_args.num_folds, "left_out_fold": fold, "folds_by": train.folds_by}
         weights = read_weights(kind_args.init_from, config, settings)

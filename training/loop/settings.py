@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 
 from accelerate import Accelerator
-from transformers import AutoConfig
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import INPUT_SETTINGS
+from affectnet_plus.modeling import INPUT_SETTINGS, SoftFerConfig
+from affectnet_plus.releases.expressions import listed
+from affectnet_plus.training.arguments import read_config
 from affectnet_plus.training.faces import Split
 from affectnet_plus.training.loop.checkpoints import find_checkpoints, read_state
 from affectnet_plus.training.loop.folders import finish_moves, locked_if_shared
+from affectnet_plus.training.loop.initial_weights import WARM_START
 
 
 def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelerator) -> dict:
@@ -27,6 +29,7 @@ def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelera
         "split": data_args.train_split_name,
         "label_column": data_args.label_column_name,
         "rows": len(train),
+        **({"rows_by_dataset": by_dataset} if (by_dataset := train.rows_by_dataset()) else {}),
         "ids": train.id_source,
         "labels_sha256": hashlib.sha256(train.labels.astype("int8").tobytes()).hexdigest()[:16],
         **of_kind,
@@ -67,12 +70,19 @@ def left_to_train(
                 f"{output_dir} holds other experts with --prior {', '.join(sorted(others))}, this run has "
                 f"{json.dumps(settings.get('prior'))}: one model has one prior. Take that one."
             )
-        checkpoints = find_checkpoints(output_dir, args.resume_from_checkpoint or "latest")
+        wanted = args.resume_from_checkpoint or "latest"
+        checkpoints = find_checkpoints(output_dir, wanted)
         if not args.resume_from_checkpoint:
             if not args.overwrite_output_dir:
                 check_nothing_is_lost(output_dir, names, records, checkpoints, settings)
             return names, {}
         to_train = [name for name in names if not settings.items() <= records.get(name, {}).items()]
+        left = [*to_train, *[WARM_START] * bool(settings.get("warm_start_epochs"))]
+        if wanted != "latest" and (others := checkpoints.keys() - {*left}):
+            raise ValueError(
+                f"--resume_from_checkpoint {wanted} is of {others.pop()!r}, and what is left to train here is "
+                f"{listed(left) or 'nothing'}: name a checkpoint of that, or say 'latest'."
+            )
         for name in to_train:
             if name in checkpoints:
                 saved = read_state(checkpoints[name])["settings"]
@@ -85,8 +95,10 @@ def left_to_train(
 def check_same_network(output_dir: Path, config) -> None:
     if not (output_dir / "config.json").exists():
         return
-    there = AutoConfig.from_pretrained(output_dir)
+    there = read_config(output_dir)
     of_network = ("model_type", "backbones", "backbone", "action_units", "rest_outputs", "valence_arousal")
+    if config.model_type == SoftFerConfig.model_type:  # experts complete each other
+        of_network = (*of_network, "expressions")
     for key in (*of_network, "activation", "backbone_normalization", *INPUT_SETTINGS):
         ours, theirs = (list(v) if isinstance(v := getattr(c, key, None), tuple) else v for c in (config, there))
         if ours != theirs:
@@ -99,7 +111,7 @@ def check_same_network(output_dir: Path, config) -> None:
 def records_in(output_dir: Path) -> dict[str, dict]:
     """The record of each network that a run has completed in this folder."""
     there = (output_dir / "config.json").exists()
-    return AutoConfig.from_pretrained(output_dir).training if there else {}
+    return read_config(output_dir).training if there else {}
 
 
 def check_nothing_is_lost(

@@ -19,10 +19,10 @@ class OneVsRest(ArrayMetric):
     Args:
         expressions: names of the classes.
 
-    `compute` takes `predictions` (N, len(expressions)) scores, and `references` (N,) indices into `expressions`, any
-    other number being a negative. It returns `auroc` and `average_precision`, both {expression: float in [0, 1]}, NaN
-    for an expression of which `references` hold none or nothing else, and `mean_auroc` and `mean_average_precision`
-    over all others.
+    `compute` takes `predictions` (N, len(expressions)) scores, NaN where a row shall not count, and `references` (N,)
+    indices into `expressions`, any other number being a negative. It returns `auroc` and `average_precision`, both
+    {expression: float in [0, 1]}, NaN for an expression of which `references` hold none or nothing else, and
+    `mean_auroc` and `mean_average_precision` over all others.
     """
 
     reference = INDEX
@@ -36,9 +36,10 @@ class OneVsRest(ArrayMetric):
         for name, score in (("auroc", roc_auc_score), ("average_precision", average_precision_score)):
             values = []
             for i in range(len(self.expressions)):
-                is_expression = references == i
-                known = 0 < is_expression.sum() < len(references)
-                values.append(float(score(is_expression, predictions[:, i])) if known else float("nan"))
+                counts = ~np.isnan(predictions[:, i])
+                is_expression = references[counts] == i
+                known = 0 < is_expression.sum() < len(is_expression)
+                values.append(float(score(is_expression, predictions[counts, i])) if known else float("nan"))
             result[name] = dict(zip(self.expressions, values, strict=True))
             result[f"mean_{name}"] = float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
         return result

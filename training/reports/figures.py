@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import rc_context
@@ -9,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from affectnet_plus import EXPRESSIONS, SUBSETS
+from affectnet_plus import EXPRESSIONS, SUBSETS, match_expressions
 
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"  # Okabe and Ito's, told apart by colour-blind people
 SUBSET_COLOURS = dict(zip(SUBSETS, (BLUE, "#56B4E9", ORANGE), strict=True))
@@ -25,12 +26,15 @@ def image_of(figure: Figure) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def confusion_matrix(confusion: np.ndarray) -> Figure:
+def confusion_matrix(confusion: np.ndarray, expressions: Sequence[str] = EXPRESSIONS) -> Figure:
     """Each row in % of the faces with that human label; rows without faces stay empty.
 
     Args:
         confusion: (8, 8) counts; rows: human label, columns: prediction.
+        expressions: those that are shown.
     """
+    shown = match_expressions(expressions)
+    confusion = confusion[np.ix_(shown, shown)]
     with rc_context(_STYLE):
         figure = Figure(figsize=(4.4, 4.2), layout="constrained")
         axes = figure.subplots()
@@ -41,8 +45,8 @@ def confusion_matrix(confusion: np.ndarray) -> Figure:
             if not np.isnan(shares[i, j]):
                 colour = "white" if shares[i, j] > 0.55 else "black" if shares[i, j] >= 0.005 else "#8a8a8a"
                 axes.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", color=colour, fontsize=9)
-        axes.set_xticks(range(len(EXPRESSIONS)), EXPRESSIONS, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(EXPRESSIONS)), EXPRESSIONS)
+        axes.set_xticks(range(len(expressions)), expressions, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(expressions)), expressions)
         axes.set_xlabel("predicted label")
         axes.set_ylabel("human label (rows: 100 %)")
         axes.spines[:].set_visible(False)
@@ -50,16 +54,18 @@ def confusion_matrix(confusion: np.ndarray) -> Figure:
     return figure
 
 
-def subset_shares(counts: np.ndarray) -> Figure:
+def subset_shares(counts: np.ndarray, expressions: Sequence[str] = EXPRESSIONS) -> Figure:
     """Shares of the difficulty subsets, an expression a bar.
 
     Args:
         counts: (8, 3) faces by expression and subset.
+        expressions: those that are shown.
     """
+    counts = counts[match_expressions(expressions)]
     with rc_context(_STYLE):
         figure = Figure(figsize=(5.2, 3.2), layout="constrained")
         axes = figure.subplots()
-        places, left = np.arange(len(EXPRESSIONS)), np.zeros(len(EXPRESSIONS))
+        places, left = np.arange(len(expressions)), np.zeros(len(expressions))
         shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         for (name, colour), share in zip(SUBSET_COLOURS.items(), shares.T, strict=True):
             axes.barh(places, share, left=left, color=colour, label=name, height=0.72)
@@ -68,7 +74,7 @@ def subset_shares(counts: np.ndarray) -> Figure:
                     ink = "white" if colour == BLUE else "black"
                     axes.text(start + width / 2, place, f"{width:.0f}", ha="center", va="center", fontsize=9, color=ink)
             left += share
-        axes.set_yticks(places, [f"{name} ({n:,})" for name, n in zip(EXPRESSIONS, counts.sum(axis=1), strict=True)])
+        axes.set_yticks(places, [f"{name} ({n:,})" for name, n in zip(expressions, counts.sum(axis=1), strict=True)])
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xlabel("% of the faces with that human label")

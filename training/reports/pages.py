@@ -42,7 +42,7 @@ def face(split: Split, row: int, scores: np.ndarray, ground_truth: np.ndarray | 
     Args:
         split: the faces.
         row: which of them.
-        scores: (8,) in [0, 1], in the order of `EXPRESSIONS`.
+        scores: (8,) in [0, 1], in the order of `EXPRESSIONS`; NaN for what is not shown.
         ground_truth: (8,) the same, or None.
 
     Returns:
@@ -60,6 +60,6 @@ def face(split: Split, row: int, scores: np.ndarray, ground_truth: np.ndarray | 
         "image": f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}",
         "id": str(split.ids[row]),
         "human_label": EXPRESSIONS[split.labels[row]],
-        "predicted": EXPRESSIONS[scores.argmax()],
-        "scores": list(zip(EXPRESSIONS, scores.tolist(), truths, strict=True)),
+        "predicted": EXPRESSIONS[np.nanargmax(scores)],
+        "scores": [bar for bar in zip(EXPRESSIONS, scores.tolist(), truths, strict=True) if not np.isnan(bar[1])],
     }

@@ -36,7 +36,7 @@ def write_report(
     Raises:
         ImageError: a face cannot be read.
     """
-    predicted = scores.argmax(axis=1)
+    predicted, names = scores.argmax(axis=1), result["expressions"]
     subset, source = subsets_of(split, ground_truth, result["ground_truth"], scores)
     shown = {key: result[key] for key in ("model", "data", "data_config", "split", "rows")} | settings
     if shown.get("soft_labels"):
@@ -45,15 +45,15 @@ def write_report(
         "report.html.jinja",
         title=f"{result['model']} on {result['split']}",
         result=result,
-        all_expressions=len(result["expressions"]) == len(EXPRESSIONS),
-        unknown=[name for name in result["expressions_not_known_to_the_model"] if name in result["expressions"]],
+        all_expressions=len(names) == len(EXPRESSIONS),
+        unknown=[name for name in result["expressions_not_known_to_the_model"] if name in names],
         headline={key: CARD_METRICS[key] for key in _HEADLINE if key in result},
-        confusions=_confusions(split.labels, predicted, subset if source != OWN_SCORES else None),
+        confusions=_confusions(split.labels, predicted, subset if source != OWN_SCORES else None, names),
         subset_source=source,
         of_own_scores=source == OWN_SCORES,
-        subset_shares=figures.image_of(figures.subset_shares(_counts(split.labels, subset))),
-        faces=_faces(split, scores, ground_truth, num_faces),
-        reliability=_reliability(scores, split, ground_truth, result["expressions"]),
+        subset_shares=figures.image_of(figures.subset_shares(_counts(split.labels, subset), names)),
+        faces=_faces(split, scores, ground_truth, num_faces, names),
+        reliability=_reliability(scores, split, ground_truth, names),
         plane=_plane(split, predicted, affect),
         slices=[_slice(by, groups) for by, groups in result["slices"].items()],
         small=_SMALL,
@@ -87,7 +87,7 @@ def write_comparison(folder: Path, results: dict[str, dict], rows: dict[str, int
     (folder / "by_subset.md").write_text(text, "utf-8")
     matrices = {
         f"trained on {name} ({rows[name]:,} faces)": figures.image_of(
-            figures.confusion_matrix(np.array(result["confusion_matrix"]))
+            figures.confusion_matrix(np.array(result["confusion_matrix"]), result["expressions"])
         )
         for name, result in results.items()
     }
@@ -104,7 +104,9 @@ def _counts(labels: np.ndarray, subset: np.ndarray) -> np.ndarray:
     return np.array([[((labels == i) & (subset == j)).sum() for j in range(3)] for i in range(len(EXPRESSIONS))])
 
 
-def _confusions(labels: np.ndarray, predicted: np.ndarray, subset: np.ndarray | None) -> dict[str, str]:
+def _confusions(
+    labels: np.ndarray, predicted: np.ndarray, subset: np.ndarray | None, expressions: list[str]
+) -> dict[str, str]:
     """{caption: figure}, of all faces and of each subset."""
     shown = {"all faces": np.ones(len(labels), dtype=bool)}
     if subset is not None:
@@ -112,11 +114,13 @@ def _confusions(labels: np.ndarray, predicted: np.ndarray, subset: np.ndarray | 
     found = {}
     for name, rows in shown.items():
         counts = confusion_matrix(labels[rows], predicted[rows], labels=range(len(EXPRESSIONS)))
-        found[f"{name} ({rows.sum():,})"] = figures.image_of(figures.confusion_matrix(counts))
+        found[f"{name} ({rows.sum():,})"] = figures.image_of(figures.confusion_matrix(counts, expressions))
     return found
 
 
-def _faces(split: Split, scores: np.ndarray, ground_truth: np.ndarray | None, number: int) -> dict[str, list[dict]]:
+def _faces(
+    split: Split, scores: np.ndarray, ground_truth: np.ndarray | None, number: int, expressions: list[str]
+) -> dict[str, list[dict]]:
     """{kind: the faces that are most of it}, without empty kinds."""
     right = scores.argmax(axis=1) == split.labels
     of_human = scores[np.arange(len(scores)), split.labels]
@@ -127,7 +131,7 @@ def _faces(split: Split, scores: np.ndarray, ground_truth: np.ndarray | None, nu
         "uncertain": entropy,
         "wrong": np.where(right, -1, scores.max(axis=1) - of_human),
     }
-    found = {}
+    found, scores = {}, np.where(np.isin(EXPRESSIONS, expressions), scores, np.nan)
     for kind, order in kinds.items():
         rows = [row for row in np.argsort(-order, kind="stable")[:number] if order[row] >= 0]
         found[kind] = [

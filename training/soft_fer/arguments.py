@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from affectnet_plus import SUBSETS
+from affectnet_plus import EXPRESSIONS, SUBSETS, match_expressions
 from affectnet_plus.modeling import SoftFerConfig
 from affectnet_plus.training.arguments import NetworkArguments
 from affectnet_plus.training.faces import timm_policy
@@ -35,6 +35,13 @@ class SoftFerArguments(NetworkArguments):
             "help": "Which column of --soft_labels: the experts' soft_label, or the posterior after the human label, "
             "too. Default: posterior where the folder has it.",
             "choices": list(SOFT_LABELS_COLUMNS),
+        },
+    )
+    expressions: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": f"Some of: {' '.join(EXPRESSIONS)}. Faces with other human labels are left out. Default: all that "
+            "are known of what it learns from: classes of the dataset, labels of label.py, a teacher."
         },
     )
     teacher: str | None = field(
@@ -94,6 +101,7 @@ class SoftFerArguments(NetworkArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        self.expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(self.expressions))]
         if self.soft_labels and self.target == "hard":
             raise ValueError("--target hard learns human labels only: leave --soft_labels out.")
         if self.soft_labels_column and not self.soft_labels:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import SoftFerConfig, SoftLabelModel
+from affectnet_plus.training.arguments import read_model
 from affectnet_plus.training.soft_fer.arguments import SoftFerArguments
 
 
@@ -17,14 +17,14 @@ def load_teacher(model_args: SoftFerArguments, config: SoftFerConfig) -> SoftLab
     if not model_args.teacher:
         return None
     try:
-        teacher = AutoModelForImageClassification.from_pretrained(model_args.teacher, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+        teacher = read_model(model_args.teacher, dtype=torch.float32)
+    except ValueError as error:
         raise ValueError(
             f"--teacher {model_args.teacher} holds no model ({str(error).splitlines()[0]}). One that label.py fused "
             "lies in its folder as `model`; where it was cross-fitted, give its labels instead, by --soft_labels."
         ) from error
-    if not isinstance(teacher, SoftLabelModel) or tuple(teacher.config.expressions) != EXPRESSIONS:
-        raise ValueError(f"--teacher {model_args.teacher} is not one of our models with all eight expressions.")
+    if not isinstance(teacher, SoftLabelModel) or set(teacher.config.expressions) - set(EXPRESSIONS):
+        raise ValueError(f"--teacher {model_args.teacher} is not one of our models of expressions.")
     for name in ("image_size", "image_mean", "image_std"):
         ours, theirs = (getattr(c, name) for c in (config, teacher.config))
         if np.any(np.not_equal(ours, theirs)):
@@ -61,10 +61,12 @@ def batch_alteration(model_args: SoftFerArguments, teacher: SoftLabelModel | Non
         if teacher:
             with accelerator.autocast():
                 seen = teacher(pixel_values).logits.float().sigmoid()
+            seen = seen[:, [teacher.config.expressions.index(name) for name in model_args.expressions]]
             if model_args.target != "soft":
                 seen = seen / seen.sum(dim=1, keepdim=True)
-            of_expressions, of_affect = targets.tensor_split([len(EXPRESSIONS)], dim=1)
-            targets = torch.cat([of_expressions.lerp(seen, model_args.teacher_weight), of_affect], dim=1)
+            of_expressions, of_affect = targets.tensor_split([seen.shape[1]], dim=1)
+            mixed = of_expressions.lerp(seen, model_args.teacher_weight)
+            targets = torch.cat([torch.where(of_expressions.isnan(), seen, mixed), of_affect], dim=1)
         return pixel_values, targets
 
     return alter

@@ -7,7 +7,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from affectnet_plus import EXPRESSIONS
+from affectnet_plus import EXPRESSIONS, match_expressions
+from affectnet_plus.training.arguments.network import wrong_prior
 
 _DOUBT = 30.0  # 1 / (2 variance) of what 1 / temperature may be, around 1, before validation is seen
 _SMALLEST_SCALE = 0.05  # 1 / temperature
@@ -57,9 +58,9 @@ def fit_calibration(log_odds: np.ndarray, is_expression: np.ndarray, prior: floa
 
 def shift_of_prior(from_prior, to_prior) -> np.ndarray:
     """What log-odds grow by when an expression is as frequent as `to_prior` says instead of `from_prior`: arrays of one
-    shape, or numbers, each in (0, 1), else `ValueError`."""
+    shape, or numbers, each in (0, 1), else `ValueError`; NaN where both are."""
     priors = np.stack([from_prior, to_prior]).astype(np.float64)
-    if not ((priors > 0) & (priors < 1)).all():
+    if not ((priors > 0) & (priors < 1) | np.isnan(priors).all(axis=0)).all():
         raise ValueError(f"A prior is above 0 and below 1 for every expression, not {from_prior} or {to_prior}.")
     return logit(priors[1]) - logit(priors[0])
 
@@ -68,24 +69,40 @@ def reexpress(scores: np.ndarray, from_prior: Sequence[float], to_prior: Sequenc
     """Scores (..., C) in [0, 1] that are calibrated to class frequencies `from_prior` (C,), for `to_prior` (C,).
 
     Their odds grow by the odds of the new prior over the odds of the old one (Saerens, Latinne, Decaestecker 2002); 0
-    and 1 stay what they are.
+    and 1 stay what they are, and what is NaN in both priors becomes NaN.
     """
     odds = np.exp(shift_of_prior(from_prior, to_prior))
     present = np.asarray(scores, dtype=np.float64) * odds
     return present / (present + (1 - np.asarray(scores, dtype=np.float64)))
 
 
-def class_frequencies(labels: np.ndarray) -> np.ndarray:
-    """(8,) shares of the expressions among `labels` (N,), indices; -1, no expression, does not count."""
+def class_frequencies(labels: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+    """(8,) shares of the expressions among `labels` (N,), indices, each among the rows where it is `known` (N, 8), all
+    by default; -1, no expression, does not count."""
     counts = np.bincount(labels[labels >= 0], minlength=len(EXPRESSIONS))
-    return counts / max(1, counts.sum())
+    return counts / np.maximum(1, counts.sum() if known is None else known[labels >= 0].sum(axis=0))
 
 
-def prior_numbers(asked: str | Sequence[float], labels_of: Callable[[str], np.ndarray]) -> np.ndarray:
-    """(8,) what --prior asks for. `labels_of("train")` and `labels_of("validation")` give the human labels (N,) of a
-    split, and are called only where its frequencies are asked for; one that has no rows of an expression gives 0."""
+def prior_of_rows(labels: np.ndarray, prior: np.ndarray | None) -> np.ndarray | None:
+    """`prior` (8,) with the class frequencies of `labels` (N,) in its place; as it is where they lack an expression."""
+    frequencies = class_frequencies(labels)
+    known = np.ones(len(EXPRESSIONS), dtype=bool) if prior is None else ~np.isnan(prior)
+    return np.where(known, frequencies, np.nan) if frequencies[known].all() else prior
+
+
+def prior_numbers(
+    asked: str | Sequence[float], frequencies_in: Callable[[str], np.ndarray], expressions: Sequence[str]
+) -> np.ndarray:
+    """(8,) what --prior asks for of these expressions, NaN for others. `frequencies_in("train")` and
+    `frequencies_in("validation")` give the `class_frequencies` of a split, and are called only where they are asked
+    for; one that has no rows of an expression gives 0. `ValueError` where numbers are not one for each."""
+    prior, wanted = np.full(len(EXPRESSIONS), np.nan), match_expressions(expressions)
     if not isinstance(asked, str):
-        return np.array(asked, dtype=np.float64)
-    if asked == "balanced":
-        return np.full(len(EXPRESSIONS), 1 / len(EXPRESSIONS))
-    return class_frequencies(labels_of(asked))
+        if len(asked) != len(wanted):
+            raise wrong_prior(asked, expressions)
+        prior[wanted] = asked
+    elif asked == "balanced":
+        prior[wanted] = 1 / len(wanted)
+    else:
+        prior[wanted] = frequencies_in(asked)[wanted]
+    return prior

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
-from transformers import AutoConfig
 
-from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import FusedConfig
+from affectnet_plus.training.arguments import read_config
 from affectnet_plus.training.faces import Split, load_rows, split_to_label
 from affectnet_plus.training.soft_labels.priors import prior_of
 
@@ -21,7 +20,7 @@ def find_folds(args) -> dict[int | None, dict[str, str]]:
             folds = {None: {"model": str(Path(args.model) / "model")}}
         folds = folds or {None: {"model": args.model}}
         for kinds in folds.values():
-            if AutoConfig.from_pretrained(kinds["model"]).model_type != FusedConfig.model_type:
+            if read_config(kinds["model"], "--model").model_type != FusedConfig.model_type:
                 raise ValueError(f"--model {kinds['model']} is not a fused model: give --ebc and --au.")
         trained = {record.get("num_folds") for part in experts_of(folds) for record in part.training.values()}
         if None not in folds and trained != {len(folds)}:
@@ -37,33 +36,48 @@ def find_folds(args) -> dict[int | None, dict[str, str]]:
             raise ValueError(f"--{kind} {folder} {what}: name a folder that train_{kind}.py wrote.")
         for fold in folds or [None]:
             path = folder / (f"fold-{fold}" if folds else "")
-            config = AutoConfig.from_pretrained(path)
+            config = read_config(path, f"--{kind}")
             if config.model_type != f"affectnet_plus_{kind}":
                 raise ValueError(f"--{kind} {path} is a {config.model_type}: name a folder that train_{kind}.py wrote.")
-            if tuple(config.expressions) != EXPRESSIONS:
-                missing = [name for name in EXPRESSIONS if name not in config.expressions]
-                raise ValueError(f"--{kind} {path} lacks {', '.join(missing)}: train_{kind}.py --expressions ...")
+            if len(config.expressions) < 2:
+                raise ValueError(
+                    f"--{kind} {path} holds an expert of {config.expressions[0]} alone, and a soft label is of two "
+                    f"expressions at least: train_{kind}.py --expressions ..."
+                )
             if folds and {record.get("num_folds") for record in config.training.values()} != {len(folds)}:
                 raise ValueError(f"--{kind} {folder} has {len(folds)} of its folds only: train the others, too.")
             found.setdefault(fold, {})[kind] = str(path)
     if any(len(kinds) < 2 for kinds in found.values()):
         raise ValueError(f"--ebc {args.ebc} and --au {args.au} do not have the same folds: train both alike.")
     for kinds in found.values():
-        FusedConfig(**{kind: AutoConfig.from_pretrained(path) for kind, path in kinds.items()})  # do they fit?
+        FusedConfig(**{kind: read_config(path) for kind, path in kinds.items()})  # do they fit?
+    expressions_of_experts(found)
     prior_of(found)
     folds_by(found)
     return found
 
 
+def expressions_of_experts(folds: dict) -> list[str]:
+    """The expressions that all experts have; `ValueError` where some have others."""
+    first, *others = (part.expressions for part in experts_of(folds))
+    for other in others:
+        if other != first:
+            raise ValueError(
+                f"The experts of some folds have other expressions ({', '.join(other)}) than those of others "
+                f"({', '.join(first)}): train all of them alike."
+            )
+    return first
+
+
 def experts_of(folds: dict) -> list:
     """The configs of all EBCs and AU experts."""
-    configs = [AutoConfig.from_pretrained(path) for kinds in folds.values() for path in kinds.values()]
+    configs = [read_config(path) for kinds in folds.values() for path in kinds.values()]
     return [part for c in configs for part in ((c.ebc, c.au) if hasattr(c, "ebc") else (c,))]
 
 
 def folds_by(folds: dict) -> str:
     """What the experts' folds go by, "content" or "id"; `ValueError` where they do not agree."""
-    found = {record.get("folds_by", "id") for part in experts_of(folds) for record in part.training.values()}
+    found = {str(record.get("folds_by", "id")) for part in experts_of(folds) for record in part.training.values()}
     if len(found) > 1:
         raise ValueError("The experts' folds go by the images' content and by ids: train all of them with one version.")
     return found.pop() if found else "id"
@@ -95,7 +109,8 @@ def seen_splits(splits: list[Split], folds: dict, settings: dict) -> list[str]:
         for record in records:
             if record.get("split") != split.name:
                 continue
-            if record.get("folds_by") == "content" or record.get("ids") == split.id_source:
+            of_several = "rows_by_dataset" in record  # this one may be among them
+            if of_several or record.get("folds_by") == "content" or record.get("ids") == split.id_source:
                 seen.add(split.name)
             elif record.get("data") == settings["data"]:
                 raise ValueError(

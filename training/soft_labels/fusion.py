@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
+from affectnet_plus import match_expressions
 from affectnet_plus.modeling import FusedConfig, FusedForImageClassification, mixed_log_odds
 from affectnet_plus.training.soft_labels.calibration import shift_of_prior
 
@@ -22,19 +23,22 @@ def fused_model(ebc, au, tta: bool = False) -> FusedForImageClassification:
 
 
 def fit_fusion(
-    model, ebc_logits: np.ndarray, au_logits: np.ndarray, labels: np.ndarray, prior: Sequence[float] | None = None
-) -> None:
-    """Write into the model's config the weights under which `labels` (N,), indices of its expressions, are likeliest.
+    model, ebc_logits: np.ndarray, au_logits: np.ndarray, labels: np.ndarray, prior: Sequence[float] | None = None,
+    known: np.ndarray | None = None,
+) -> None:  # fmt: skip
+    """Write into the model's config the weights under which `labels` (N,), indices of EXPRESSIONS, are likeliest.
 
-    `ebc_logits`, `au_logits`: (N, expressions) of validation rows, calibrated to the class frequencies `prior`
-    (expressions,); None: to those of these rows. Halves are believed until rows speak against it (a normal distribution
-    with standard deviation 0.11). The mixture is not sharpened again to fit the labels: one label a face is more
-    extreme than what many people see in it.
+    `ebc_logits`, `au_logits`: (N, expressions of the model) of validation rows, calibrated to the class frequencies
+    `prior` (8,); None: to those of these rows. Of an expression only the rows count of which it is `known` (N, 8).
+    Halves are believed until rows speak against it (a normal distribution with standard deviation 0.11). The mixture is
+    not sharpened again to fit the labels: one label a face is more extreme than what many people see in it.
     """
-    for i, name in enumerate(model.config.expressions):
-        ebc, au = (torch.from_numpy(logits[:, i].astype(np.float64)) for logits in (ebc_logits, au_logits))
-        is_expression = torch.from_numpy(labels == i)
-        row_weights = torch.from_numpy(importance_weights(labels == i, None if prior is None else prior[i]))
+    names = model.config.expressions
+    for column, (i, name) in enumerate(zip(match_expressions(names), names, strict=True)):
+        rows = slice(None) if known is None else known[:, i]
+        ebc, au = (torch.from_numpy(logits[rows, column].astype(np.float64)) for logits in (ebc_logits, au_logits))
+        is_expression = torch.from_numpy(labels[rows] == i)
+        row_weights = torch.from_numpy(importance_weights(labels[rows] == i, None if prior is None else prior[i]))
 
         def loss(weight, ebc=ebc, au=au, is_expression=is_expression, row_weights=row_weights):
             log_odds = mixed_log_odds(ebc, au, torch.tensor(weight, dtype=torch.float64))
@@ -55,8 +59,8 @@ def importance_weights(is_expression: np.ndarray, prior: float | None) -> np.nda
     return (wanted / np.maximum(counts, 1))[is_expression.astype(int)]
 
 
-def calibrate_to(config: FusedConfig, prior: Sequence[float] | None) -> None:
-    """Let a fused model speak under class frequencies `prior` (expressions,), whatever its experts are calibrated to;
+def calibrate_to(config: FusedConfig, prior: np.ndarray | None) -> None:
+    """Let a fused model speak under class frequencies `prior` (8,), whatever its experts are calibrated to;
     None: what its experts say, as it is. `ValueError` where it is not known what they are calibrated to."""
     if prior is None:
         config.calibration = {}
@@ -64,6 +68,7 @@ def calibrate_to(config: FusedConfig, prior: Sequence[float] | None) -> None:
     of_experts = config.prior_of_experts
     if of_experts is None:
         raise ValueError("These experts were trained before priors were recorded: train them anew.")
+    prior = prior[match_expressions(config.expressions)]
     shifts = shift_of_prior([of_experts[name] for name in config.expressions], prior)
     config.calibration = {
         name: {"prior": float(p), "log_odds_shift": float(shift)}

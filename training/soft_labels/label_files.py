@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +14,11 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import under_present_names
+from affectnet_plus.training.arguments import read_record
 from affectnet_plus.training.faces import Split
 from affectnet_plus.training.metrics import js_divergence, ranks_of
 from affectnet_plus.training.metrics.slices import subsets_of_ranks
-from affectnet_plus.training.soft_labels.cross_fitting import experts_of
+from affectnet_plus.training.soft_labels.cross_fitting import experts_of, expressions_of_experts
 from affectnet_plus.training.soft_labels.posterior import PRECISION, posterior_of
 from affectnet_plus.training.soft_labels.priors import described_prior
 
@@ -30,7 +32,8 @@ _CARD = """---
 # Soft labels
 
 Made by `training/label.py` of affectnet-plus from {{ data }}: `{{ scores | join("`, `") }}` are scores in the order
-{{ expressions | join(", ") }}; `human_label` is an index in that order, `rank` its place among `soft_label`, `subset` 0
+{{ expressions | join(", ") }}{% if unknown %}, null for {{ unknown | join(", ") }}, of which the experts know nothing\
+{% endif %}; `human_label` is an index in that order, `rank` its place among `soft_label`, `subset` 0
 easy (rank 1), 1 challenging (2 or 3), 2 difficult. `posterior` is `soft_label` after one human label more:
 ({{ precision }} * score + [human label is this one]) / ({{ precision }} + 1), affectnet-plus's own.
 
@@ -61,7 +64,7 @@ def label_settings(
         "eval_split": data_args.eval_split_name,
         "mixed_precision": accelerator.mixed_precision,
         "rows_per_file": args.rows_per_file,
-        "expressions": list(EXPRESSIONS),
+        "expressions": expressions_of_experts(folds),
         "prior": described_prior(prior),
         "posterior": described_precision(args.prior_precision, data_args),
     }
@@ -78,7 +81,10 @@ def check_settings(output_dir: Path, settings: dict) -> float | None:
     """Raise `ValueError` where the folder holds labels of other settings. Returns the prior precision, None where it is
     still to be fitted; one that was fitted for this folder is taken up."""
     file = output_dir / "label.json"
-    saved = under_present_names(json.loads(file.read_text())) if file.exists() else settings
+    saved = settings
+    if file.exists():
+        cure = "name another --output_dir, or delete that one"
+        saved = under_present_names(read_record(file, cure, splits=dict, posterior=(dict, NoneType)))
     if (
         settings["posterior"]["prior_precision"] is None
         and saved.get("posterior", {}).get("how", "") == settings["posterior"]["how"]
@@ -105,18 +111,20 @@ def label_table(split: Split, rows: np.ndarray, scores: np.ndarray, precision: f
 
 
 def table_of(split: str, ids: np.ndarray, labels: np.ndarray, scores: np.ndarray, precision: float) -> pa.Table:
-    """The columns of rows with `ids` (rows,), human `labels` (rows,), -1 for none, and `scores` (3, rows, 8)."""
+    """The columns of rows with `ids` (rows,), human `labels` (rows,), -1 for none, and `scores` (3, rows, 8), NaN for
+    what the experts do not know."""
     scores = scores.round(DECIMALS).astype("float32")
     soft_label, unknown = scores[-1], labels < 0
     ranks = ranks_of(soft_label, np.where(unknown, 0, labels))
+    unranked = unknown | np.isnan(soft_label[np.arange(len(labels)), labels])
     posterior = posterior_of(soft_label.astype(np.float64), labels, precision).round(DECIMALS).astype("float32")
     columns = {
         "split": pa.array([split] * len(ids)),
         "image_id": pa.array(ids),
         **{name: _lists(values) for name, values in zip(SCORES, scores, strict=True)},
         "human_label": pa.array(labels.astype("int8"), mask=unknown),
-        "rank": pa.array(ranks.astype("int8"), mask=unknown),
-        "subset": pa.array(subsets_of_ranks(ranks).astype("int8"), mask=unknown),
+        "rank": pa.array(ranks.astype("int8"), mask=unranked),
+        "subset": pa.array(subsets_of_ranks(ranks).astype("int8"), mask=unranked),
         "posterior": _lists(posterior, unknown),
     }
     return pa.table(columns)
@@ -124,7 +132,7 @@ def table_of(split: str, ids: np.ndarray, labels: np.ndarray, scores: np.ndarray
 
 def _lists(values: np.ndarray, unknown: np.ndarray | None = None) -> pa.FixedSizeListArray:
     mask = None if unknown is None else pa.array(unknown)
-    return pa.FixedSizeListArray.from_arrays(values.ravel(), len(EXPRESSIONS), mask=mask)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel(), from_pandas=True), len(EXPRESSIONS), mask=mask)
 
 
 def write_table(table: pa.Table, file: Path, process: int = 0) -> None:
@@ -145,6 +153,7 @@ def write_card(output_dir: Path, settings: dict) -> None:
         data=settings["data"],
         scores=SCORES,
         expressions=EXPRESSIONS,
+        unknown=[name for name in EXPRESSIONS if name not in settings.get("expressions", EXPRESSIONS)],
         precision=f"{settings['posterior']['prior_precision']:.4g}",
         prior=prior if isinstance(prior, str) else ", ".join(f"{name} {share:.4f}" for name, share in prior.items()),
     )
@@ -163,7 +172,8 @@ def report(output_dir: Path, splits: list[Split], evaluation: Split | None) -> N
         known = evaluation is not None and evaluation.soft_labels is not None
         place = {image_id: row for row, image_id in enumerate(table["image_id"].to_pylist())}
         if known and split.name == evaluation.name and all(row_id in place for row_id in evaluation.ids):
-            ours = np.stack(table["soft_label"].to_numpy())[[place[row_id] for row_id in evaluation.ids]]
-            divergence = js_divergence(ours, evaluation.soft_labels)
+            ours = np.array(table["soft_label"].to_pylist(), float)[[place[row_id] for row_id in evaluation.ids]]
+            of_both = ~np.isnan(ours + evaluation.soft_labels).any(axis=0)
+            divergence = js_divergence(ours[:, of_both], evaluation.soft_labels[:, of_both])
             line += f", Jensen-Shannon divergence to the dataset's own soft labels {divergence:.4f}"
         print(line)

@@ -22,7 +22,7 @@ def posterior_of(scores: np.ndarray, labels: np.ndarray, precision: float) -> np
     """(N, C) posterior means: (precision * score + [label is this class]) / (precision + 1).
 
     `scores` (N, C) in [0, 1] of experts that have not seen the rows; `labels` (N,) indices of classes, one human's, -1
-    for none: NaN there. `precision`, in votes, is how much the scores count for beside that one vote.
+    for none: NaN there, as where scores are. `precision`, in votes, is how much the scores count for beside that vote.
     """
     human = labels[:, None] == np.arange(scores.shape[1])
     return np.where(labels[:, None] >= 0, (precision * scores + human) / (precision + 1), np.nan)
@@ -32,16 +32,19 @@ def fit_precision(scores: np.ndarray, labels: np.ndarray, votes: np.ndarray) -> 
     """The precision, 0.01 to 1000 votes, under which the posterior's distribution is nearest to that of the votes.
 
     Smallest mean cross-entropy between the shares of `votes` (N, C) of several people a face, and the `posterior_of`
-    these `scores` and `labels`, divided by its sum. Rows without votes or label are left out; `ValueError` where none
-    is left.
+    these `scores` and `labels`, divided by its sum, over the classes that both know. Rows without votes or label among
+    these are left out; `ValueError` where none is left.
     """
-    rows = (labels >= 0) & (votes.sum(axis=1) > 0)
+    of_both = ~np.isnan(scores + votes).any(axis=0)
+    votes = np.where(of_both, votes, 0)
+    rows = (labels >= 0) & of_both[labels] & (votes.sum(axis=1) > 0)
     if not rows.any():
         raise ValueError("No row has both a human label and votes: the prior precision cannot be fitted.")
     shares = votes[rows] / votes[rows].sum(axis=1, keepdims=True)
 
     def cross_entropy(log_precision):
         posterior = posterior_of(scores[rows], labels[rows], np.exp(log_precision))
+        posterior = np.where(of_both, posterior, 0)
         distribution = posterior / posterior.sum(axis=1, keepdims=True)
         return -(shares * np.log(distribution.clip(1e-12))).sum(axis=1).mean()
 

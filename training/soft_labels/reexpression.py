@@ -1,14 +1,13 @@
 """Labels expressed anew for other class frequencies, or with another prior precision, without a network."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from affectnet_plus import EXPRESSIONS
+from affectnet_plus.training.arguments import read_record
 from affectnet_plus.training.faces import files_of, read_soft_labels
-from affectnet_plus.training.soft_labels.calibration import class_frequencies, reexpress
+from affectnet_plus.training.soft_labels.calibration import prior_of_rows, reexpress
 from affectnet_plus.training.soft_labels.evaluation_rows import check_votes, load_evaluation
 from affectnet_plus.training.soft_labels.label_files import (
     SCORES,
@@ -20,7 +19,7 @@ from affectnet_plus.training.soft_labels.label_files import (
     write_table,
 )
 from affectnet_plus.training.soft_labels.posterior import fit_precision
-from affectnet_plus.training.soft_labels.priors import UNKNOWN_PRIOR, described_prior, prior_of_labels
+from affectnet_plus.training.soft_labels.priors import UNKNOWN_PRIOR, described_prior, numbers_of, prior_of_labels
 
 
 def express_anew(data_args, args, output_dir: Path) -> None:
@@ -29,7 +28,7 @@ def express_anew(data_args, args, output_dir: Path) -> None:
     source = Path(args.labels)
     if not (source / "label.json").is_file():
         raise ValueError(f"--labels {source} is no folder of label.py: it has no label.json.")
-    settings = json.loads((source / "label.json").read_text())
+    settings = read_record(source / "label.json", "label these rows anew", splits=dict)
     files = {split: files_of(str(source), split) for split in settings["splits"]}
     if missing := {"human_label", *SCORES} - set(pq.read_schema(files[next(iter(files))][0]).names):
         raise ValueError(f"--labels {source} has no {', '.join(sorted(missing))}: label these faces anew.")
@@ -37,11 +36,11 @@ def express_anew(data_args, args, output_dir: Path) -> None:
         raise ValueError(
             f"--labels {source}: what scores are calibrated to is {UNKNOWN_PRIOR}. Train the experts anew."
         )
-    from_prior = np.array([settings["prior"][name] for name in EXPRESSIONS])
+    from_prior = numbers_of(settings["prior"])
 
     def labels_in(split: str) -> np.ndarray:
         if split not in files:
-            raise ValueError(f"--labels {source} has no rows of {split}: give --prior eight numbers.")
+            raise ValueError(f"--labels {source} has no rows of {split}: give --prior numbers.")
         return pq.read_table(files[split], columns=["human_label"])["human_label"].drop_null().to_numpy()
 
     prior = prior_of_labels(args, from_prior, labels_in)
@@ -56,15 +55,14 @@ def express_anew(data_args, args, output_dir: Path) -> None:
     if precision is None:
         evaluation = load_evaluation(data_args)
         check_votes(data_args, evaluation)
-        of_rows = class_frequencies(evaluation.labels)
         scores = read_soft_labels(str(source), evaluation)
-        scores = reexpress(scores, from_prior, of_rows if of_rows.all() else prior)
+        scores = reexpress(scores, from_prior, prior_of_rows(evaluation.labels, prior))
         precision = fit_precision(scores, evaluation.labels, evaluation.soft_labels)
         settings["posterior"]["prior_precision"] = precision
     write_settings(output_dir, settings)
     for file in [file for of_split in files.values() for file in of_split]:
         table = pq.read_table(file)
-        scores = np.stack([np.array(table[name].to_pylist()).reshape(len(table), -1) for name in SCORES])
+        scores = np.stack([np.array(table[name].to_pylist(), float).reshape(len(table), -1) for name in SCORES])
         human = table["human_label"].fill_null(-1).to_numpy().astype(int)
         split, ids = table["split"][0].as_py(), np.array(table["image_id"].to_pylist())
         write_table(

@@ -1,0 +1,34 @@
+"""What can be wrong with a release, and with a row of it."""
+
+from datasets.exceptions import DatasetGenerationError
+
+
+class ReleaseError(DatasetGenerationError, ValueError):
+    """A release that cannot be read, said in one sentence with the cure.
+
+    A `DatasetGenerationError` because `datasets` would hide any other error behind "An error occurred while
+    generating the dataset"; a `ValueError` because that is what it is to everybody else.
+    """
+
+
+class Damage(Exception):
+    """What is wrong with one row: `kind` is one of `KINDS`, `what` are words that follow the name of the file."""
+
+    def __init__(self, what: str, kind: str = "unreadable annotation", path: str = ""):
+        super().__init__(what)
+        self.what, self.kind, self.path = what, kind, path
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.what}"
+
+
+# What can be wrong, in the order in which `affectnet-plus check` tells it.
+KINDS = (
+    "damaged archive",
+    "image without annotation",
+    "annotation without image",
+    "unreadable annotation",
+    "value out of range",
+    "unreadable image",
+    "truncated image",
+)
