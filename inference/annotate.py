@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from affectnet_plus.releases.writing import written_whole
+
 # Okabe and Ito's colours, which most people can tell apart.
 COLORS = {
     "neutral": "#999999", "happy": "#f0e442", "sad": "#56b4e9", "surprise": "#e69f00",
@@ -66,9 +68,7 @@ def video_writer(out: Path, like: Path) -> Iterator[Callable[[Image.Image], None
     with av.open(str(like)) as there:
         rate = there.streams.video[0].average_rate or Fraction(25)
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}")
-    with contextlib.ExitStack() as stack, av.open(str(beside), "w", format="mp4") as container:
-        stack.callback(beside.unlink, missing_ok=True)  # where it does not become whole
+    with written_whole(out) as beside, av.open(str(beside), "w", format="mp4") as container:
         stream = container.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=rate)
         stream.pix_fmt = "yuv420p"
 
@@ -83,5 +83,3 @@ def video_writer(out: Path, like: Path) -> Iterator[Callable[[Image.Image], None
         yield write
         for packet in stream.encode():
             container.mux(packet)
-        container.close()
-        beside.replace(out)

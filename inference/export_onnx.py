@@ -2,7 +2,6 @@
 
 import importlib.util
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from affectnet_plus.modeling import HAS_TORCH, OnnxNetwork, OnnxSettings, no_model
+from affectnet_plus.releases.writing import written_whole
 
 _MOST_BYTES = 2**31 - 2**20  # of one protobuf, weights included
 _MOST_DIFFERENCE = 1e-4  # of a score
@@ -57,8 +57,7 @@ def export_onnx(model: str, output: str, int8: bool = False) -> None:
         config.expressions, config.image_size, list(config.image_mean), list(config.image_std), config.framing
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}")
-    try:
+    with written_whole(target) as beside:
         _write(network, settings, beside)
         if int8:
             _quantise(beside)
@@ -68,9 +67,6 @@ def export_onnx(model: str, output: str, int8: bool = False) -> None:
                 f"ONNX Runtime gives scores that are {difference:.2g} away from PyTorch's, which is too much: "
                 "update torch, onnxscript and onnxruntime, or report it."
             )
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, scores within {difference:.1g} of PyTorch's on noise.")
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from affectnet_plus.modeling import load_rgb
 from affectnet_plus.releases.files import RASTER_ENDINGS, RASTER_FORMATS
+from affectnet_plus.releases.writing import is_no_room, written_whole
 
 from .annotate import annotated, video_writer
 from .loading import pipeline_of
@@ -98,6 +99,8 @@ def predict(
                     rows.write(row)
                     found += 1
             except (ValueError, OSError) as error:
+                if is_no_room(error):
+                    raise
                 rows.take_back()
                 found, note = 0, {"unreadable": str(error)}
                 tqdm.write(f"affectnet-plus: {error}", file=sys.stderr)
@@ -166,7 +169,8 @@ def _rows_of_picture(source: Path, fer, batch_size: int, drawn: Path | None) -> 
     answers = answers if isinstance(answers, list) else [answers]
     if drawn:
         drawn.parent.mkdir(parents=True, exist_ok=True)
-        annotated(image, answers).save(drawn, quality=92)
+        with written_whole(drawn) as beside:
+            annotated(image, answers).save(beside, quality=92)
     return [row_of(source, None, None, answer | {"face": number}) for number, answer in enumerate(answers)]
 
 

@@ -1,18 +1,18 @@
 """The table that `predict` writes: rows as they come, so that a killed run goes on, then the file that is wanted."""
 
+import contextlib
 import csv
 import itertools
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from affectnet_plus.releases.files import csv_cell
+from affectnet_plus.releases.writing import alone, written_whole
 
 FORMATS = (".jsonl", ".csv", ".parquet")
 _BOX = ("x", "y", "width", "height")
@@ -46,32 +46,27 @@ class Journal:
     def __init__(self, path: Path, settings: dict):
         self.path, self.settings = path, settings
         self.done: dict[str, dict] = {}
-        self._lock = FileLock(path.with_name(f"{path.name}.lock"))
 
     def __enter__(self) -> "Journal":
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ValueError(f"Another run is writing {self.path}: wait for it, or name another file.") from error
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(alone(self.path.with_name(f"{self.path.name}.lock"), self.path))
             whole = self._read() if self.path.exists() else 0
-        except BaseException:
-            self._let_go()
-            raise
-        self._file = open(self.path, "ab")
-        self._file.truncate(whole)
-        if not whole:
-            self._put({"settings": self.settings})
-        self._safe = self._file.tell()
+            self._file = open(self.path, "ab")
+            stack.callback(self._close)
+            self._file.truncate(whole)
+            if not whole:
+                self._put({"settings": self.settings})
+            self._file.flush()
+            self._safe = self._file.tell()
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
-        self._let_go()
+        self._stack.close()
 
-    def _let_go(self) -> None:
-        Path(self._lock.lock_file).unlink(missing_ok=True)
-        self._lock.release()
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):  # on a full disk: only rows of a file that is not done are lost
+            self._file.close()
 
     def write(self, row: dict) -> None:
         """Keep a row of the file that is looked at."""
@@ -131,22 +126,21 @@ def write_table(journal: Path, target: Path, expressions: list[str]) -> None:
             column `score_...` and `share_...` for each expression.
         expressions: in the order of the columns.
     """
-    beside = target.with_name(f".{target.name}.new")
     schema = _schema_of(expressions)
     rows = rows_in(journal)
-    if target.suffix == ".parquet":
-        with pq.ParquetWriter(beside, schema) as out:
-            while some := [_flat(row) for row in itertools.islice(rows, _ROWS_AT_A_TIME)]:
-                out.write_table(pa.Table.from_pylist(some, schema=schema))
-    else:
-        with open(beside, "w", encoding="utf-8", newline="") as out:
-            if target.suffix == ".jsonl":
-                out.writelines(json.dumps(row) + "\n" for row in rows)
-            else:
-                table = csv.DictWriter(out, fieldnames=schema.names)
-                table.writeheader()
-                table.writerows(map(_cells, rows))
-    os.replace(beside, target)
+    with written_whole(target) as beside:
+        if target.suffix == ".parquet":
+            with pq.ParquetWriter(beside, schema) as out:
+                while some := [_flat(row) for row in itertools.islice(rows, _ROWS_AT_A_TIME)]:
+                    out.write_table(pa.Table.from_pylist(some, schema=schema))
+        else:
+            with open(beside, "w", encoding="utf-8", newline="") as out:
+                if target.suffix == ".jsonl":
+                    out.writelines(json.dumps(row) + "\n" for row in rows)
+                else:
+                    table = csv.DictWriter(out, fieldnames=schema.names)
+                    table.writeheader()
+                    table.writerows(map(_cells, rows))
 
 
 def _flat(row: dict) -> dict:

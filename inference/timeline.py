@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
 
+from affectnet_plus.releases.writing import written_whole
+
 from .annotate import COLORS, OTHER
 
 SECONDS = 0.2  # of a point, at first
@@ -49,10 +51,12 @@ def write_timeline(rows: Iterable[dict], file: Path, expressions: list[str]) -> 
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles[::-1], names[::-1], loc="outside right upper", frameon=False)
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file.with_suffix(".png"), dpi=110)
+    with written_whole(file.with_suffix(".png")) as beside:
+        figure.savefig(beside, dpi=110)
     drawing = io.StringIO()
     figure.savefig(drawing, format="svg")
     svg = drawing.getvalue()
     pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     page = pages.get_template("timeline.html.jinja").render(svg=svg[svg.index("<svg") :])
-    file.write_text(page, encoding="utf-8")
+    with written_whole(file) as beside:
+        beside.write_text(page, encoding="utf-8")

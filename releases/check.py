@@ -23,6 +23,7 @@ from .expressions import EXPRESSIONS, SUBSETS
 from .find import LAYOUTS, recognise
 from .findings import DUPLICATE, ROW_NAMES, Findings, Problem, counted
 from .processes import mapped
+from .writing import written_whole
 
 
 def check(
@@ -43,18 +44,13 @@ def check(
         return _check(release, config_name, num_proc, None)
     if os.path.isdir(json_file):
         raise IsADirectoryError(f"{json_file} is a folder: name a file.")
-    unfinished = f"{os.fspath(json_file)}.unfinished"
-    with open(unfinished, "w", encoding="utf-8") as file:
-        try:
-            with tempfile.TemporaryFile("w+", encoding="utf-8") as all_problems:
-                findings = _check(release, config_name, num_proc, all_problems)
-                _write_json(findings, all_problems, file)
-            file.close()
-            os.replace(unfinished, json_file)
-        except BaseException:
-            file.close()
-            os.remove(unfinished)
-            raise
+    with (
+        written_whole(json_file) as beside,
+        open(beside, "w", encoding="utf-8") as file,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as all_problems,
+    ):
+        findings = _check(release, config_name, num_proc, all_problems)
+        _write_json(findings, all_problems, file)
     return findings
 
 
@@ -91,8 +87,11 @@ def _check(release: str, config_name: str, num_proc: int, all_problems: IO | Non
     bad = np.zeros(starts[-1], bool)
     sizes: Counter[tuple[int, int]] = Counter()
     left_out: Counter[str] = Counter()
-    with tqdm(total=int(starts[-1]), desc="Checking", unit="row") as progress:
-        for (split, shard, _), start, found in zip(jobs, starts[:-1], mapped(check_rows, jobs, num_proc), strict=True):
+    with (
+        tqdm(total=int(starts[-1]), desc="Checking", unit="row") as progress,
+        mapped(check_rows, jobs, num_proc) as rows,
+    ):
+        for (split, shard, _), start, found in zip(jobs, starts[:-1], rows, strict=True):
             here = slice(start, start + len(found.image_ids))
             digests[here], image_ids[here], bad[here] = found.digests, found.image_ids, found.bad
             for counts, more in ((findings.rows, found.labels), (findings.subsets, found.subsets)):

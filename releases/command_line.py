@@ -2,12 +2,17 @@
 
 import argparse
 import os
+import signal
 
 from .check import check
 from .export import export
+from .processes import interruptible
+from .writing import causes, is_no_room, no_room
 
 LAYOUTS = ("plus", "2021", "2017")
 VALIDATION_FREQUENCIES = ("balanced", "train")
+_WRITTEN_TO = ("root", "out", "json", "output", "annotate", "plot", "export")
+_NOTHING_KEPT = "Nothing of it is kept: give the same command again."
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,12 +26,21 @@ def main(argv: list[str] | None = None) -> None:
     _add_app(commands)
     _add_export_onnx(commands)
     args = vars(parser.parse_args(argv))
+    run, kept = args.pop("run"), args.pop("kept")
     try:
-        parser.exit(args.pop("run")(**args))
-    except (ValueError, OSError, ImportError) as error:
+        with interruptible():
+            status = run(**args)
+        parser.exit(status)
+    except (Exception, KeyboardInterrupt) as error:
+        if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+            parser.exit(130, f"affectnet-plus: interrupted. {kept}\n")
+        if is_no_room(error):
+            places = [args[name] for name in _WRITTEN_TO if isinstance(args.get(name), str)]
+            parser.exit(2, f"affectnet-plus: error: {no_room(error, places)} {kept}\n")
+        if not isinstance(error, (ValueError, OSError, ImportError)):
+            raise
         parser.exit(2, f"affectnet-plus: error: {error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, "affectnet-plus: interrupted\n")
 
 
 def _add_synthesize(commands) -> None:
@@ -49,7 +63,7 @@ def _add_synthesize(commands) -> None:
     command.add_argument("--seed", metavar="S", type=int, default=0, help="another seed, other faces")
     command.add_argument("--num_proc", metavar="P", type=int, default=os.cpu_count(), help="processes")
     command.add_argument("--image_size", metavar="PIXELS", type=int, default=224, help="width and height of a crop")
-    command.set_defaults(run=_synthesize)
+    command.set_defaults(run=_synthesize, kept=_NOTHING_KEPT)
 
 
 def _synthesize(root: str, **options) -> None:
@@ -73,7 +87,7 @@ def _add_check(commands) -> None:
     command.add_argument("root", metavar="ROOT", help="the release folder, or the folder it lies in")
     command.add_argument("--json", metavar="FILE", help="also write the counts and every single problem to this file")
     command.add_argument("--num_proc", metavar="P", type=int, default=os.cpu_count(), help="processes")
-    command.set_defaults(run=_check)
+    command.set_defaults(run=_check, kept=_NOTHING_KEPT)
 
 
 def _check(root: str, json: str | None, num_proc: int) -> int:
@@ -96,7 +110,7 @@ def _add_export(commands) -> None:
     command.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="what to do at a broken row")
     command.add_argument("--num_proc", metavar="P", type=int, default=os.cpu_count(), help="processes")
     command.add_argument("--rows_per_file", metavar="N", type=int, default=10_000, help="rows of one Parquet file")
-    command.set_defaults(run=export)
+    command.set_defaults(run=export, kept="Whole files are kept: the same command goes on after them.")
 
 
 def _add_predict(commands) -> None:
@@ -130,7 +144,7 @@ def _add_predict(commands) -> None:
     )
     command.add_argument("--annotate", metavar="FOLDER", help="write pictures and videos with boxes and bars there")
     command.add_argument("--plot", metavar="FILE.html", help="draw videos' expressions over time; a .png beside it")
-    command.set_defaults(run=_predict)
+    command.set_defaults(run=_predict, kept="Files that are done are kept: the same command goes on after them.")
 
 
 def _predict(**options) -> int:
@@ -158,7 +172,7 @@ def _add_app(commands) -> None:
     command.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="0.0.0.0 opens it to the network")
     command.add_argument("--port", metavar="P", type=int, help="(default: the first that is free, from 7860)")
     command.add_argument("--export", metavar="DIR", help="write it as a Space of the Hub, in place of serving it")
-    command.set_defaults(run=_app)
+    command.set_defaults(run=_app, kept="The page is closed.")
 
 
 def _app(**options) -> None:
@@ -185,7 +199,7 @@ def _add_export_onnx(commands) -> None:
         "--int8", action="store_true",
         help="weights of eight bits: a quarter of the size, other scores, and slower where layers are convolutions",
     )  # fmt: skip
-    command.set_defaults(run=_export_onnx)
+    command.set_defaults(run=_export_onnx, kept=_NOTHING_KEPT)
 
 
 def _export_onnx(**options) -> None:

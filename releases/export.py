@@ -23,12 +23,13 @@ from . import skipped, tree
 from .dataset_card import dataset_card, with_labels
 from .expressions import EXPRESSIONS
 from .find import UNFINISHED, is_export, recognise
-from .processes import mapped
+from .processes import end_if_given_up, forks_end_with_this, mapped
 from .rows import Damage, ReleaseError, check_image, read
+from .writing import alone
 
 ROWS_PER_FILE = 10_000  # 90 MB of faces of 224 x 224
 _ROWS_PER_GROUP = 250  # what a reader of one row has to read, and what a process holds: 2 MB
-_STATE, _FORMAT = "state.json", 1
+_STATE, _FORMAT, _LOCK = "state.json", 1, "lock"
 
 
 class _File(NamedTuple):
@@ -73,7 +74,12 @@ def export(
             raise ValueError(f"{out} already holds a whole export: name a new folder.")
         print(f"{out} already holds a whole export, which is pushed as it is.")
     else:
-        _export(root, out, on_error, num_proc, rows_per_file)
+        if os.path.isfile(out):
+            raise ValueError(f"{out} is a file: name a new folder.")
+        with alone(os.path.join(out, UNFINISHED, _LOCK), out):
+            _export(root, out, on_error, num_proc, rows_per_file)
+        if os.path.exists(os.path.join(out, UNFINISHED)):
+            os.rmdir(os.path.join(out, UNFINISHED))
     if push:
         _push(out, push)
 
@@ -101,16 +107,22 @@ def _export(root: str | os.PathLike, out: str, on_error: str, num_proc: int, row
         "rows_per_file": rows_per_file,
     }
     _refuse_other(out, state)
-    for builder in builders:
-        builder.download_and_prepare(num_proc=num_proc)
+    with forks_end_with_this():
+        for builder in builders:
+            builder.download_and_prepare(num_proc=num_proc)
     files = [file for builder in builders for file in _files(builder, rows_per_file)]
     if not files:
         raise ReleaseError(f"{release} has no rows to export.")
     unfinished = os.path.join(out, UNFINISHED)
-    with open(os.path.join(unfinished, "new"), "w", encoding="utf-8") as file:
-        json.dump(state, file, indent=1)
-    os.replace(os.path.join(unfinished, "new"), os.path.join(unfinished, _STATE))
-    _write(out, files, num_proc)
+    _remove_halves(unfinished)  # of a killed run
+    try:
+        with open(os.path.join(unfinished, "new"), "w", encoding="utf-8") as file:
+            json.dump(state, file, indent=1)
+        os.replace(os.path.join(unfinished, "new"), os.path.join(unfinished, _STATE))
+        _write(out, files, num_proc)
+    except BaseException:
+        _remove_halves(unfinished)
+        raise
 
     num_skipped = sum(len(skipped.read(builder.cache_dir)) for builder in builders)
     places = {file.name: place for file in files if (place := _place(out, file.name))}
@@ -120,9 +132,8 @@ def _export(root: str | os.PathLike, out: str, on_error: str, num_proc: int, row
     for name in ("README.md", *dict.fromkeys(file.name.split("/")[0] for file in files)):
         if os.path.exists(os.path.join(unfinished, name)):
             os.replace(os.path.join(unfinished, name), os.path.join(out, name))
-    for name in sorted(os.listdir(unfinished), key=lambda name: name == _STATE):  # the state last
-        os.remove(os.path.join(unfinished, name))
-    os.rmdir(unfinished)
+    _remove_halves(unfinished)
+    os.remove(os.path.join(unfinished, _STATE))
     num_rows = sum(len(file.rows) for file in files)
     left_out = f" {num_skipped:,} broken rows left out." if num_skipped else ""
     print(f"{out}: {num_rows:,} rows in {len(files):,} files.{left_out}")
@@ -156,8 +167,6 @@ def _files(builder: datasets.DatasetBuilder, rows_per_file: int) -> Iterator[_Fi
 
 def _refuse_other(out: str, state: dict) -> None:
     """Raises `ValueError` unless `out` is new, empty, or an unfinished export of the same state."""
-    if os.path.isfile(out):
-        raise ValueError(f"{out} is a file: name a new folder.")
     path = os.path.join(out, UNFINISHED, _STATE)
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
@@ -169,7 +178,13 @@ def _refuse_other(out: str, state: dict) -> None:
             )
     elif os.path.isdir(out) and (others := sorted({*os.listdir(out)} - {UNFINISHED})):
         raise ValueError(f"{out} already holds {others[0]!r}: name a new or empty folder.")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+
+
+def _remove_halves(unfinished: str) -> None:
+    with os.scandir(unfinished) as entries:
+        for entry in entries:
+            if entry.is_file() and entry.name not in (_STATE, _LOCK):
+                os.remove(entry)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -188,8 +203,11 @@ def _write(out: str, files: list[_File], num_proc: int) -> None:
     for folder in {file.name.split("/")[0] for file in missing}:
         os.makedirs(os.path.join(unfinished, folder), exist_ok=True)
     num_rows, num_missing = (sum(len(file.rows) for file in some) for some in (files, missing))
-    with tqdm(total=num_rows, initial=num_rows - num_missing, desc="Exporting", unit="row") as progress:
-        for count in mapped(_write_file, [(unfinished, file) for file in missing], num_proc):
+    with (
+        tqdm(total=num_rows, initial=num_rows - num_missing, desc="Exporting", unit="row") as progress,
+        mapped(_write_file, [(unfinished, file) for file in missing], num_proc) as counts,
+    ):
+        for count in counts:
             progress.update(count)
 
 
@@ -199,6 +217,7 @@ def _write_file(job: tuple[str, _File]) -> int:
     rows, schema = rows.with_format("arrow"), own_features.arrow_schema
     with pq.ParquetWriter(temporary, schema, use_dictionary=False, write_page_index=True) as writer:
         for start in range(0, len(rows), _ROWS_PER_GROUP):
+            end_if_given_up()
             writer.write_table(_embedded(rows[start : start + _ROWS_PER_GROUP], schema))
     os.replace(temporary, os.path.join(unfinished, name))
     return len(rows)

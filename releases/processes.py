@@ -1,32 +1,58 @@
 """Work divided among processes, in the order of the jobs."""
 
+import contextlib
+import functools
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from types import FrameType
+from typing import Any
+
+_given_up: Any = None  # in a process of `mapped`: an event, set when nobody waits for its work any more
 
 
-def mapped(function: Callable, jobs: list, num_proc: int, begin: Callable[[], object] | None = None) -> Iterator:
-    """`function(job)` of each job, in their order whatever `num_proc`; here, without a new process, where that is 1.
+@contextlib.contextmanager
+def mapped(
+    function: Callable, jobs: list, num_proc: int, begin: Callable[[], object] | None = None
+) -> Iterator[Iterable]:
+    """Yields `function(job)` of each job, in their order whatever `num_proc`; here, without a new process, where that
+    is 1.
 
-    `begin` is called once in each new process. No process outlives this one, however that ends.
+    `begin` is called once in each new process. All of them end with the `with`: after what they are at, which may ask
+    `end_if_given_up` on its way. No process outlives this one, however that ends.
     """
     num_proc = min(num_proc, len(jobs))
     if num_proc <= 1:
-        yield from map(function, jobs)
+        yield map(function, jobs)
         return
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(num_proc, mp_context=context, initializer=_begin, initargs=(begin,))
+    given_up = context.Event()
+    pool = ProcessPoolExecutor(num_proc, mp_context=context, initializer=_begin, initargs=(begin, given_up))
     try:
-        yield from pool.map(function, jobs)
+        with interruptible():
+            results = pool.map(function, jobs)  # starts all processes
+        yield results
+    except BrokenProcessPool as error:
+        raise ChildProcessError("A process was killed, perhaps for want of memory: give a lower --num_proc.") from error
     finally:
+        given_up.set()
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(begin: Callable[[], object] | None) -> None:
+def end_if_given_up() -> None:
+    """To be called now and then in long jobs."""
+    if _given_up is not None and _given_up.is_set():
+        raise InterruptedError("Nobody waits for this any more.")
+
+
+def _begin(begin: Callable[[], object] | None, given_up: Any) -> None:
+    global _given_up
+    _given_up = given_up
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the run
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if begin is not None:
@@ -38,3 +64,87 @@ def _end_with_parent() -> None:
     assert parent is not None, "only new processes begin with this"
     parent.join()
     os._exit(1)  # the parent was killed
+
+
+_forking: list[None] = []  # an item as long as this process is in the middle of a fork
+_modules_before = 0  # how many there were when that was last seen to
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises `KeyboardInterrupt` in this process alone, and where it is heard.
+
+    In the middle of a fork (`os.register_at_fork`) and in `__del__` Python drops what is raised, so there it waits for
+    a moment. What is forked does not mind Ctrl-C: this process ends it.
+    """
+    global _modules_before
+    before = signal.getsignal(signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or not callable(before) or not hasattr(signal, "setitimer"):
+        yield
+        return
+    if len(sys.modules) > _modules_before:  # some have perhaps to be seen to at a fork: ours is the first and last word
+        # Methods of a list, as an interrupt comes between the lines of Python only.
+        hooks = {name: functools.partial(_forking.pop) for name in ("after_in_parent", "after_in_child")}
+        os.register_at_fork(before=functools.partial(_forking.append, None), **hooks)
+        _modules_before = len(sys.modules)
+    process = os.getpid()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            return
+        if _forking or _in_finalizer(frame):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+        else:
+            raise KeyboardInterrupt
+
+    handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGALRM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _in_finalizer(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
+
+
+_life_line: tuple[int, int] | None = None  # a pipe whose writing end only this process has
+
+
+@contextlib.contextmanager
+def forks_end_with_this() -> Iterator[None]:
+    """The same for processes that a library forks meanwhile: none outlives this one, none minds Ctrl-C."""
+    global _life_line
+    _life_line = os.pipe()
+    try:
+        with interruptible():
+            yield
+    finally:
+        reading, writing = _life_line
+        _life_line = None
+        os.close(reading)
+        os.close(writing)
+
+
+def _hold_life_line() -> None:
+    global _life_line
+    if _life_line is None:
+        return
+    (reading, writing), _life_line = _life_line, None
+    os.close(writing)
+    threading.Thread(target=_end_with_line, args=(reading,), daemon=True).start()
+
+
+def _end_with_line(reading: int) -> None:
+    os.read(reading, 1)  # nothing is ever written: it ends when no process has the other end
+    os._exit(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_hold_life_line)

@@ -2,7 +2,6 @@
 
 import operator
 import os
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from affectnet_plus import CATEGORIES, ETHNICITIES, EXPRESSIONS, GENDERS
 from affectnet_plus.releases.find import UNFINISHED
 from affectnet_plus.releases.processes import mapped
+from affectnet_plus.releases.writing import moved_whole
 
 from .action_units import ACTION_UNITS, MEAN_FACE, units_of
 from .draw import camera, draw_face
@@ -176,21 +176,15 @@ def _whole(name: str, value, least: int) -> int:
     return number
 
 
-def _open_root(root: Path) -> None:
+def _check_root(root: Path) -> None:
     if root.exists() and not root.is_dir():
         raise FileExistsError(f"{root} is a file: name a folder that does not exist yet or is empty.")
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        entries = sorted(os.listdir(root))
-        if not entries:
-            (root / UNFINISHED).mkdir()
-    except OSError as error:
-        raise ValueError(f"Cannot write to {root} ({error.strerror}): name a folder that you may write to.") from error
-    if UNFINISHED in entries:  # perhaps beside what it has moved to its place already
+    entries = set(os.listdir(root)) if root.exists() else set()
+    if UNFINISHED in entries and len(entries) > 1:  # moved to their place already
         raise FileExistsError(f"{root} holds an interrupted run ({UNFINISHED}): delete the folder and start again.")
-    if entries:
+    if others := sorted(entries - {UNFINISHED}):
         raise FileExistsError(
-            f"{root} already holds {entries[0]!r}, and releases are not mixed: name a new or empty folder."
+            f"{root} already holds {others[0]!r}, and releases are not mixed: name a new or empty folder."
         )
 
 
@@ -257,22 +251,14 @@ def synthesize(
     num_proc = available if num_proc is None else _whole("num_proc", num_proc, 1)
 
     root = Path(root)
-    new = not root.exists()
-    _open_root(root)
+    _check_root(root)
     threads = cv2.getNumThreads()
     try:
         cv2.setNumThreads(1)
-        _synthesize(root / UNFINISHED, layout, sizes, frequencies, seed, num_proc, image_size)
-    except BaseException:
-        shutil.rmtree(root / UNFINISHED, ignore_errors=True)
-        if new and not os.listdir(root):
-            root.rmdir()
-        raise
+        with moved_whole(root) as folder:
+            _synthesize(folder, layout, sizes, frequencies, seed, num_proc, image_size)
     finally:
         cv2.setNumThreads(threads)
-    for name in sorted(os.listdir(root / UNFINISHED)):  # stopped in between, that folder stays and says so
-        (root / UNFINISHED / name).rename(root / name)
-    (root / UNFINISHED).rmdir()
 
 
 def _synthesize(
@@ -299,8 +285,11 @@ def _synthesize(
     if not total:
         raise ValueError(f"Nothing to synthesize: no image that layout {layout!r} holds among so few; ask for more.")
     truth = []
-    with tqdm(total=total, desc="Drawing", unit="face") as progress:
-        for split, batch, rows in mapped(_write, chunks, num_proc, partial(cv2.setNumThreads, 1)):
+    with (
+        tqdm(total=total, desc="Drawing", unit="face") as progress,
+        mapped(_write, chunks, num_proc, partial(cv2.setNumThreads, 1)) as written,
+    ):
+        for split, batch, rows in written:
             if rows:
                 append_rows(folder, split, rows)
             truth.append(batch)

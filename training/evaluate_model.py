@@ -11,8 +11,9 @@ intervals), predictions.parquet and report.html, which holds faces: keep pages o
 
 import json
 import sys
-import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,9 @@ from transformers import AutoImageProcessor
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
 from affectnet_plus.modeling import BUNDLED_MODEL, CARD_METRICS, SoftLabelModel, model_card
 from affectnet_plus.releases.expressions import label_names
+from affectnet_plus.releases.writing import alone, is_no_room
 from affectnet_plus.training.arguments import (
+    NOTHING_KEPT,
     DataArguments,
     exit_on_broken_image,
     exit_on_error,
@@ -35,9 +38,10 @@ from affectnet_plus.training.arguments import (
     parse_arguments,
     read_config,
     read_model,
+    run_script,
 )
 from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, read_soft_labels
-from affectnet_plus.training.loop import check_outputs, main_process_prepares, predict
+from affectnet_plus.training.loop import as_main_process, check_outputs, main_process_prepares, predict
 from affectnet_plus.training.loop.folders import locked_for_reading, locked_if_shared, written_beside
 from affectnet_plus.training.metrics import nan_to_none
 from affectnet_plus.training.metrics.evaluation import measure
@@ -113,19 +117,23 @@ def main():
             known = read_soft_labels(args.soft_labels, split), "the soft label of label.py"
         args.expressions = expressions_to_measure(args.expressions, split, *known)
         split, known = of_expressions(args.expressions, split, *known)
-        if accelerator.is_main_process:  # the last thing, so that nothing is left of a run that cannot begin
-            Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=args.output_dir).close()
+        # The last thing, so that nothing is left of a run that cannot begin.
+        lock = alone(Path(args.output_dir) / ".evaluation.lock", args.output_dir)
+        locks = ExitStack()
+        as_main_process(accelerator, partial(locks.enter_context, lock))
     try:
         with exit_on_broken_image():
             result = evaluate(accelerator, data_args, args, loaded, split, *known)
-    except OSError as error:  # a full disk, say: what was there before is still there
+    except OSError as error:  # what was there before is still there
+        if is_no_room(error):
+            raise  # to `run_script`
         exit_with_error(error)
     if accelerator.is_main_process:
         if len(args.expressions) < len(EXPRESSIONS):
             print(f"Measured on faces labelled {', '.join(args.expressions)}, among these only.", file=sys.stderr)
         print(summary(result), file=sys.stderr)
         print(f"Report: {Path(args.output_dir) / 'report.html'}")
+    locks.close()
 
 
 def expressions_to_measure(
@@ -349,4 +357,4 @@ def summary(result: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, NOTHING_KEPT)

@@ -14,7 +14,9 @@ they have not seen, and copies of these; all other rows get the mean of the fold
 command goes on at the last whole file. Several processes share the files.
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +27,25 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
 from affectnet_plus import EXPRESSIONS, match_expressions
+from affectnet_plus.releases.writing import alone
 from affectnet_plus.training.arguments import (
+    WHOLE_FILES_KEPT,
     DataArguments,
     exit_on_broken_image,
     exit_on_error,
     parse_arguments,
     parse_prior,
     read_model,
+    run_script,
 )
 from affectnet_plus.training.faces import FaceDataset, Split, images_in, load_rows, split_to_label
-from affectnet_plus.training.loop import check_outputs, main_process_prepares, predict, share_contents
+from affectnet_plus.training.loop import (
+    as_main_process,
+    check_outputs,
+    main_process_prepares,
+    predict,
+    share_contents,
+)
 from affectnet_plus.training.loop.folders import locked_for_reading, written_beside
 from affectnet_plus.training.soft_labels.calibration import prior_of_rows
 from affectnet_plus.training.soft_labels.cross_fitting import (
@@ -49,6 +60,7 @@ from affectnet_plus.training.soft_labels.cross_fitting import (
 from affectnet_plus.training.soft_labels.evaluation_rows import check_votes, labels_of, load_evaluation
 from affectnet_plus.training.soft_labels.fusion import calibrate_to, fit_fusion, fused_model
 from affectnet_plus.training.soft_labels.label_files import (
+    LOCK,
     check_settings,
     label_settings,
     label_table,
@@ -151,7 +163,8 @@ def main():
         accelerator = Accelerator(cpu=args.use_cpu)
         if args.labels:
             if accelerator.is_main_process:
-                express_anew(data_args, args, output_dir)
+                with alone(output_dir / LOCK, output_dir):
+                    express_anew(data_args, args, output_dir)
             return
         folds = find_folds(args)
         expressions = expressions_of_experts(folds)
@@ -173,9 +186,9 @@ def main():
         if known is not None or (None not in folds and seen and folds_by(folds) == "content"):
             share_contents(accelerator, [*splits, *([known] if known is not None else [])])
         shards = plan_shards(splits, folds, seen, args.rows_per_file, folds_by(folds), known)
-        precision = check_settings(output_dir, settings)
-        if args.write_release:
-            check_target(Path(args.write_release), splits)
+        locks = ExitStack()
+        settings = as_main_process(accelerator, partial(begin, locks, args, output_dir, settings, splits))
+        precision = settings["posterior"]["prior_precision"]
     if accelerator.is_main_process:
         if unknown:
             print(f"The experts have {len(expressions)} expressions: null for {', '.join(unknown)}.")
@@ -205,12 +218,26 @@ def main():
 
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        for leftover in output_dir.glob(".*.parquet.*"):  # of a killed run
-            leftover.unlink()
         write_card(output_dir, settings)
         report(output_dir, splits, evaluation)
         if args.write_release:
-            write_release(Path(args.write_release), splits, output_dir, show_progress=True)
+            with exit_on_error():
+                write_release(Path(args.write_release), splits, output_dir, show_progress=True)
+    locks.close()
+
+
+def begin(locks: ExitStack, args, output_dir: Path, settings: dict, splits: list[Split]) -> dict:
+    """The settings to go on with; nobody else labels there, now and until `locks` are closed. `ValueError` where the
+    folder holds labels of other settings, or there is no place for a release."""
+    with ExitStack() as stack:
+        stack.enter_context(alone(output_dir / LOCK, output_dir))
+        check_settings(output_dir, settings)
+        if args.write_release:
+            check_target(Path(args.write_release), splits)
+        for leftover in output_dir.glob(".*.parquet.*"):  # of a killed run
+            leftover.unlink()
+        locks.push(stack.pop_all())
+    return settings
 
 
 def load(data_args, args) -> list[Split]:
@@ -311,4 +338,4 @@ def label(accelerator, args, shards: list, models: dict, output_dir: Path, prior
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, WHOLE_FILES_KEPT)

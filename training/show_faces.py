@@ -20,7 +20,15 @@ from transformers import pipeline
 
 from affectnet_plus import EXPRESSIONS, match_expressions
 from affectnet_plus.modeling import BUNDLED_MODEL, FACES, crop_face, find_faces, load_rgb, no_model
-from affectnet_plus.training.arguments import DataArguments, exit_with_error, parse_arguments
+from affectnet_plus.releases.writing import written_whole
+from affectnet_plus.training.arguments import (
+    NOTHING_KEPT,
+    DataArguments,
+    exit_on_error,
+    exit_with_error,
+    parse_arguments,
+    run_script,
+)
 from affectnet_plus.training.faces import known_truth, load_split
 from affectnet_plus.training.reports import figures
 
@@ -60,7 +68,7 @@ def main():
         exit_with_error(no_model(f"--model {args.model}", error))
     except ValueError as error:  # a model that is none of ours
         exit_with_error(error)
-    try:
+    with exit_on_error():
         faces, titles = faces_in(args.images, fer, args.faces)
         truths, truth_name = [None] * len(faces), ""
         if args.num_faces:
@@ -70,12 +78,11 @@ def main():
             faces += [split.image(row) for row in rows]
             titles += [f"labelled {EXPRESSIONS[split.labels[row]]}" for row in rows]
             truths += [None] * len(rows) if truth is None else list(truth[rows])
-    except (ValueError, OSError, ImportError) as error:
-        exit_with_error(error)
     predictions = fer(faces, batch_size=16)
     figure = draw(faces, titles, predictions, truths, truth_name)
     Path(args.output_file).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.output_file, dpi=110)
+    with exit_on_error(), written_whole(args.output_file) as beside:
+        figure.savefig(beside, dpi=110)
     for title, prediction in zip(titles, predictions, strict=True):
         print(f"{title}: {prediction['label']} {prediction['score']:.2f}")
     print(f"Picture: {args.output_file}")
@@ -166,4 +173,4 @@ def draw(faces: list, titles: list[str], predictions: list[dict], truths: list, 
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, NOTHING_KEPT)

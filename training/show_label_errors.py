@@ -16,9 +16,16 @@ import numpy as np
 import pandas as pd
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import ImageError
 from affectnet_plus.releases.files import csv_cell
-from affectnet_plus.training.arguments import DataArguments, exit_with_error, parse_arguments, read_record
+from affectnet_plus.releases.writing import written_whole
+from affectnet_plus.training.arguments import (
+    NOTHING_KEPT,
+    DataArguments,
+    exit_on_error,
+    parse_arguments,
+    read_record,
+    run_script,
+)
 from affectnet_plus.training.faces import Split, load_rows, read_soft_labels, split_to_label
 from affectnet_plus.training.metrics import ranks_of
 from affectnet_plus.training.reports import pages
@@ -40,14 +47,12 @@ class LabelErrorArguments:
 
 def main():
     data_args, args = parse_arguments(DataArguments, LabelErrorArguments, description=__doc__.split("\n\n")[0])
-    try:
+    with exit_on_error():
         rows = load_rows(data_args)
         if args.split not in rows:
             raise ValueError(f"The dataset has no split {args.split!r}, only {', '.join(rows)}: see --split.")
         split = split_to_label(rows[args.split], data_args)
         soft_label = for_equal_frequencies(args.soft_labels, read_soft_labels(args.soft_labels, split))
-    except (ValueError, OSError) as error:
-        exit_with_error(error)
     table = label_errors(split, soft_label, args.num_faces)
     if left_out := int((split.labels >= 0).sum()) - len(rows_to_judge(split, soft_label)):
         print(f"{left_out} rows are left out: the experts do not know the expression that they are labelled as.")
@@ -56,8 +61,7 @@ def main():
     of_spreadsheets = table.drop(columns=["row"]).map(
         lambda value: csv_cell(value) if isinstance(value, str) else value
     )
-    of_spreadsheets.to_csv(output_file.with_suffix(".csv"), index=False)
-    try:
+    with exit_on_error():
         page = pages.render(
             "label_errors.html.jinja",
             title="Label errors",
@@ -65,9 +69,9 @@ def main():
             labelled=len(rows_to_judge(split, soft_label)),
             rows=[(row, pages.face(split, row.row, soft_label[row.row])) for row in table.itertuples()],
         )
-    except ImageError as error:
-        exit_with_error(error)
-    output_file.write_text(page, encoding="utf-8")
+        with written_whole(output_file.with_suffix(".csv")) as table_file, written_whole(output_file) as page_file:
+            of_spreadsheets.to_csv(table_file, index=False)
+            page_file.write_text(page, encoding="utf-8")
     print(f"Page: {output_file}, table: {output_file.with_suffix('.csv')}")
 
 
@@ -124,4 +128,4 @@ def label_errors(split: Split, soft_label: np.ndarray, number: int) -> pd.DataFr
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, NOTHING_KEPT)

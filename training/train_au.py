@@ -26,6 +26,7 @@ from affectnet_plus.modeling import (
 from affectnet_plus.training import experts, loop
 from affectnet_plus.training.action_units import ActionUnitTable, load_table, presence_auroc, prototype_targets
 from affectnet_plus.training.arguments import (
+    NETWORKS_KEPT,
     ExpertArguments,
     FoldArguments,
     OptimizationArguments,
@@ -33,6 +34,7 @@ from affectnet_plus.training.arguments import (
     exit_on_broken_image,
     exit_on_error,
     parse_arguments,
+    run_script,
 )
 from affectnet_plus.training.faces import Split, load_splits
 from affectnet_plus.training.loop.initial_weights import normalization_of_start
@@ -155,4 +157,4 @@ def targets_of(split: Split, expression: str, units: list[int], table: ActionUni
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, NETWORKS_KEPT)

@@ -19,6 +19,7 @@ from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import BinaryEnsemble, EBCConfig, EBCForImageClassification, check_backbone
 from affectnet_plus.training import experts, loop
 from affectnet_plus.training.arguments import (
+    NETWORKS_KEPT,
     ExpertArguments,
     FoldArguments,
     OptimizationArguments,
@@ -26,6 +27,7 @@ from affectnet_plus.training.arguments import (
     exit_on_broken_image,
     exit_on_error,
     parse_arguments,
+    run_script,
 )
 from affectnet_plus.training.faces import load_splits
 from affectnet_plus.training.loop.initial_weights import normalization_of_start
@@ -105,4 +107,4 @@ def ensemble_loss(log_odds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, NETWORKS_KEPT)

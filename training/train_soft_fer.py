@@ -31,12 +31,14 @@ from affectnet_plus.modeling import (
 )
 from affectnet_plus.training import loop
 from affectnet_plus.training.arguments import (
+    NETWORKS_KEPT,
     FoldArguments,
     OptimizationArguments,
     TrainingDataArguments,
     exit_on_broken_image,
     exit_on_error,
     parse_arguments,
+    run_script,
 )
 from affectnet_plus.training.evaluate_model import EvaluationArguments, evaluate, load_model, of_expressions
 from affectnet_plus.training.faces import Split, indices_among, known_truth, load_splits
@@ -252,4 +254,4 @@ def compare_subsets(runs: list[Run], data_args) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, NETWORKS_KEPT)

@@ -1,6 +1,9 @@
 """The command line, or a YAML or JSON file in its place, and how a script ends at what the user can mend."""
 
+import os
+import signal
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,8 +13,17 @@ from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from affectnet_plus.modeling import ImageError
+from affectnet_plus.releases.processes import interruptible
+from affectnet_plus.releases.writing import causes, is_no_room, no_room
 from affectnet_plus.training.arguments.records import DamagedError
 
+NOTHING_KEPT = "Nothing of it is kept, and what was there before is: give the same command again."
+WHOLE_FILES_KEPT = "Whole files are kept: the same command goes on after them."
+NETWORKS_KEPT = (
+    "Finished networks and the last checkpoint are kept: --resume_from_checkpoint latest beside the same flags goes on "
+    "from there."
+)
+_written_to: list[str] = []  # by the script that is running
 _MOST = 1e30  # steps of AdamW and the like divide and multiply it, and float32 ends at 3.4e38
 
 
@@ -26,9 +38,11 @@ def parse_arguments(*dataclass_types, description: str):
         if len(words) == 1 and words[0].endswith((".yaml", ".yml", ".json")):
             words = _words_of_file(words[0])
         groups = parser.parse_args_into_dataclasses(words)
-        for name, value in [flag for group in groups for flag in vars(group).items()]:
+        flags = {name: value for group in groups for name, value in vars(group).items()}
+        for name, value in flags.items():
             if isinstance(value, float) and not abs(value) <= _MOST:
                 raise ValueError(f"--{name} {value} is no usable number: give one within {_MOST:g}.")
+        _written_to[:] = [flags[key] for key in ("output_dir", "output_file", "write_release") if flags.get(key)]
         return groups
     except (ValueError, OSError) as error:
         exit_with_error(error)
@@ -51,6 +65,27 @@ def _words_of_file(path: str) -> list[str]:
     return words
 
 
+def run_script(main: Callable[[], None], kept: str) -> None:
+    """Run a script's `main`; one that is interrupted, or finds no room on a disk, ends with a sentence.
+
+    Args:
+        main: of the script.
+        kept: what is left then, and how to go on.
+    """
+    try:
+        with interruptible():
+            main()
+    except (Exception, KeyboardInterrupt) as error:
+        if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+            if os.environ.get("RANK", "0") == "0":
+                tqdm.write(f"{Path(sys.argv[0]).name}: interrupted. {kept}", file=sys.stderr)
+            sys.exit(130)
+        if is_no_room(error):
+            exit_with_error(f"{no_room(error, _written_to)} {kept}")
+        raise
+
+
 def exit_with_error(error: Exception | str):
     """End the script with the error's sentence instead of a traceback; for what the user can mend."""
     tqdm.write(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)  # on a line of its own, bar or not
@@ -63,6 +98,8 @@ def exit_on_error():
     try:
         yield
     except (ValueError, OSError, ImportError, HfHubHTTPError) as error:
+        if is_no_room(error):
+            raise  # to `run_script`
         exit_with_error(error)
 
 

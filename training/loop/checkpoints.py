@@ -12,6 +12,7 @@ from accelerate.utils import load
 from safetensors.torch import load_file, save_file
 
 from affectnet_plus.modeling import under_present_names
+from affectnet_plus.releases.writing import written_whole
 from affectnet_plus.training.arguments import read_record, said_as_damage
 
 STATE_FILE = "trainer_state.json"
@@ -52,13 +53,18 @@ class Checkpoints:
         if self.accelerator.is_main_process:
             shutil.rmtree(beside, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(beside)
-        self.accelerator.wait_for_everyone()
+        try:
+            self.accelerator.save_state(beside)
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                if self.best:
+                    shutil.copyfile(self._best_weights, beside / _BEST_FILE)
+                state = {"part": self.name, "step": step, "settings": self.settings, "best": self.best}
+                (beside / STATE_FILE).write_text(json.dumps(state, indent=1))
+        except BaseException:  # a full disk, say: the last checkpoint stays
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
         if self.accelerator.is_main_process:
-            if self.best:
-                shutil.copyfile(self._best_weights, beside / _BEST_FILE)
-            state = {"part": self.name, "step": step, "settings": self.settings, "best": self.best}
-            (beside / STATE_FILE).write_text(json.dumps(state, indent=1))
             if target.exists():
                 _remove(target)
             os.replace(beside, target)
@@ -68,7 +74,8 @@ class Checkpoints:
     def save_best(self, network: torch.nn.Module, figures: dict) -> None:
         self.best = figures
         if self.accelerator.is_main_process:
-            save_file(self.accelerator.unwrap_model(network).state_dict(), self._best_weights)
+            with written_whole(self._best_weights) as beside:
+                save_file(self.accelerator.unwrap_model(network).state_dict(), beside)
 
     def load_best(self, network: torch.nn.Module) -> None:
         self.accelerator.wait_for_everyone()
@@ -82,8 +89,14 @@ class Checkpoints:
         for folder in self.folder.glob(f"checkpoint-{self.name}-*"):
             if folder != kept:
                 _remove(folder)
-        for leftover in self.folder.glob(f".checkpoint-{self.name}-*.removed"):  # of a killed run
-            shutil.rmtree(leftover)
+        remove_leftovers(self.folder, self.name)
+
+
+def remove_leftovers(folder: Path, name: str) -> None:
+    """What a killed run has left of checkpoints of a network that it was writing or removing."""
+    for leftover in (*folder.glob(f".checkpoint-{name}-*.removed"), *folder.glob(f".checkpoint-{name}.writing")):
+        shutil.rmtree(leftover)
+    (folder / f".writing-.best-{name}.safetensors").unlink(missing_ok=True)
 
 
 def read_state(checkpoint: Path) -> dict:

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,9 @@ from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import SoftLabelModel, image_processor_for
+from affectnet_plus.releases.writing import alone
 from affectnet_plus.training.faces import Augmentation, FaceDataset, PermutationSampler, Split, check_enough_rows
-from affectnet_plus.training.loop.checkpoints import Checkpoints
+from affectnet_plus.training.loop.checkpoints import Checkpoints, remove_leftovers
 from affectnet_plus.training.loop.fit import Job
 from affectnet_plus.training.loop.folders import locked_if_shared
 from affectnet_plus.training.loop.initial_weights import WARM_START, load_weights, read_weights
@@ -44,6 +46,7 @@ class Run:
     first_step: list[int] = field(default_factory=lambda: [0])  # of the next network, as `start_trackers` has it
     tracked_as: str = ""  # in trackers, before the network's name
     warm_start: dict | None = None  # as `plan_warm_starts` has it
+    locks: ExitStack = field(default_factory=ExitStack)  # of the networks' names in the folder, on the main process
 
     def seed(self, name: str) -> int:
         """The same whichever networks are trained beside it."""
@@ -145,16 +148,28 @@ def plan_runs(
         if weights:
             settings["init_from"] = [w["description"] for w in weights]
         of_step = settings | shares_of_a_step(accelerator, args)
+        locks = ExitStack()
         decide = partial(left_to_train, output_dir, list(names), args, config, settings, of_step)
-        to_train, checkpoints = as_main_process(accelerator, decide)
+        to_train, checkpoints = as_main_process(accelerator, partial(_alone, locks, output_dir, names, decide))
         run = Run(
             accelerator, args, config, model_class, output_dir, rows, evaluation, settings, weights, checkpoints,
-            to_train,
+            to_train, locks=locks,
         )  # fmt: skip
         runs.append(run)
-        if accelerator.is_main_process:
-            output_dir.mkdir(parents=True, exist_ok=True)
     return runs
+
+
+def _alone(locks: ExitStack, output_dir: Path, names, decide: Callable):
+    """What `decide` gives, while nobody else trains these networks there: now, and until `locks` are closed."""
+    with ExitStack() as stack:
+        for name in names:
+            what = str(output_dir) if name == "all" else f"the expert for {name} in {output_dir}"
+            stack.enter_context(alone(output_dir / f".{name}.lock", what))
+        decided = decide()
+        for name in names:
+            remove_leftovers(output_dir, name)
+        locks.push(stack.pop_all())
+    return decided
 
 
 def start_trackers(runs: list[Run], all_args: tuple) -> None:
@@ -179,6 +194,8 @@ def create_private_repo(accelerator: Accelerator, args, fold_args) -> str | None
 
 def finish_runs(runs: list[Run], args, repo_id: str | None) -> None:
     """Push the model where `repo_id` says so, and end the trackers."""
+    for run in runs:
+        run.locks.close()
     if repo_id:
         with locked_if_shared(Path(args.output_dir)):
             model = AutoModelForImageClassification.from_pretrained(args.output_dir)

@@ -22,6 +22,7 @@ from affectnet_plus.training.soft_labels.cross_fitting import experts_of, expres
 from affectnet_plus.training.soft_labels.posterior import PRECISION, posterior_of
 from affectnet_plus.training.soft_labels.priors import described_prior
 
+LOCK = ".label.lock"  # of whoever labels into a folder
 SCORES = ("ebc", "au", "soft_label")
 DECIMALS = 6  # more than the four that are released: labels may yet be expressed for another prior
 _CARD = """---
@@ -136,8 +137,12 @@ def _lists(values: np.ndarray, unknown: np.ndarray | None = None) -> pa.FixedSiz
 
 def write_table(table: pa.Table, file: Path, process: int = 0) -> None:
     beside = file.with_name(f".{file.name}.{process}")
-    pq.write_table(table, beside)
-    os.replace(beside, file)
+    try:
+        pq.write_table(table, beside)
+        os.replace(beside, file)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def write_card(output_dir: Path, settings: dict) -> None:

@@ -4,8 +4,6 @@ import contextlib
 import csv
 import io
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from affectnet_plus import ANGLES, ETHNICITIES, GENDERS
 from affectnet_plus.releases.files import csv_cell, read_regular_file
 from affectnet_plus.releases.find import UNFINISHED
 from affectnet_plus.releases.rows import Damage, check_image
+from affectnet_plus.releases.writing import moved_whole
 from affectnet_plus.training.faces import Split
 from affectnet_plus.training.metrics import ranks_of
 from affectnet_plus.training.metrics.slices import subsets_of_ranks
@@ -55,9 +54,6 @@ def write_release(root: Path, splits: list[Split], labels_dir: Path, show_progre
     All is written below `root/.unfinished` and moved at the end. As long as that folder is there, whenever this is
     killed, `root` does not load.
     """
-    unfinished = root / UNFINISHED
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     table = {}
     for split in splits:
         labels = pq.read_table(sorted(labels_dir.glob(f"{split.name}-*-of-*.parquet")))
@@ -66,6 +62,7 @@ def write_release(root: Path, splits: list[Split], labels_dir: Path, show_progre
             folder = _FOLDERS[split.name] if split.labels[row] >= 0 else _NO_HUMAN_LABEL
             table.setdefault(folder, []).append((split, row, row_id, made[row_id]))
     with (
+        moved_whole(root) as unfinished,
         open(unfinished / "files.csv", "w", newline="", encoding="utf-8") as file,
         tqdm(total=sum(map(len, table.values())), desc="writing", unit="face", disable=not show_progress) as progress,
     ):
@@ -94,9 +91,6 @@ def write_release(root: Path, splits: list[Split], labels_dir: Path, show_progre
                 (unfinished / folder / f"annotations/{number}.json").write_text(json.dumps(annotation))
                 names.writerow([folder, number, csv_cell(split.name), csv_cell(row_id)])
                 progress.update()
-    for entry in sorted(unfinished.iterdir()):
-        os.replace(entry, root / entry.name)
-    unfinished.rmdir()
 
 
 def _jpeg(split: Split, row: int) -> bytes:
