@@ -9,7 +9,7 @@ import numpy as np
 import requests
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .files import MOST_IMAGE_BYTES, RASTER_FORMATS, read_regular_file
+from .files import MOST_IMAGE_BYTES, RASTER_FORMATS, read_regular_file, shortened
 
 _LEAST_BASE64 = 64  # letters
 
@@ -43,9 +43,9 @@ def load_rgb(image, timeout: float | None = None) -> Image.Image:
         if name.startswith(("http://", "https://")):
             return open_rgb(_downloaded(name, timeout), name)
         if (content := _of_base64(name)) is not None:
-            return open_rgb(BytesIO(content), _short(name))
+            return open_rgb(BytesIO(content), shortened(name))
         if not os.path.exists(name):
-            raise FileNotFoundError(f"No image file {_short(name)!r} here (working directory {Path.cwd()}).")
+            raise FileNotFoundError(f"No image file {shortened(name)!r} here (working directory {Path.cwd()}).")
         return open_rgb(name, name)
     raise TypeError(f"An image is a path, URL, PIL image, NumPy array or torch tensor, not {type(image).__name__}.")
 
@@ -63,7 +63,7 @@ def _downloaded(url: str, timeout: float | None) -> BytesIO:
         raise
     except (requests.RequestException, ValueError) as error:  # the latter: a host of more than 63 letters
         reason = getattr(getattr(error, "response", None), "status_code", None) or type(error).__name__
-        raise ImageError(f"{_short(url)} cannot be fetched ({reason}): see whether a browser shows it.") from error
+        raise ImageError(f"{shortened(url)} cannot be fetched ({reason}): see whether a browser shows it.") from error
     content.seek(0)
     return content
 
@@ -78,12 +78,7 @@ def _of_base64(text: str) -> bytes | None:
     except ValueError as error:
         if not head:
             return None
-        raise ImageError(f"{_short(text)} is no data URI of an image in base64.") from error
-
-
-def _short(name: str, most: int = 80) -> str:
-    """A name for a message, however long it is."""
-    return name if len(name) <= most else f"{name[: most - 20]}...{name[-17:]}"
+        raise ImageError(f"{shortened(text)} is no data URI of an image in base64.") from error
 
 
 def open_rgb(source, name: str) -> Image.Image:
@@ -92,6 +87,7 @@ def open_rgb(source, name: str) -> Image.Image:
     Of a path only a regular file of at most `MOST_IMAGE_BYTES` is read, and of images only `RASTER_FORMATS`: PostScript
     (EPS), PDF, WMF and the like are no images here. Raises `ImageError`.
     """
+    name = shortened(str(name), 120)
     try:
         if isinstance(source, (str, os.PathLike)):
             source = BytesIO(read_regular_file(source))

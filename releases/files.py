@@ -57,6 +57,12 @@ def size_of(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{max(num_bytes / 1e6, 1):.0f} MB"
 
 
+def shortened(text: str, most: int = 80) -> str:
+    """Text for a message: on one line, and with its middle left out where it is longer than `most`."""
+    text = text if len(text) <= most else f"{text[: most - 20]}...{text[-17:]}"
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def csv_cell(text: str) -> str:
     """What stands for a text in a CSV file: with a quote before it where a spreadsheet would take it for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -125,5 +125,5 @@ def test_ferplus_votes_that_cannot_be_read(ferplus, old, new, said):
 
 def test_ferplus_votes_that_are_empty(ferplus):
     (ferplus[0] / "fer2013new.csv").write_bytes(b"")
-    with pytest.raises(ReleaseError, match="begins with the columns , not"):
+    with pytest.raises(ReleaseError, match="begins with nothing, not with the columns 'Usage'"):
         load(ferplus[0], "ferplus")
