@@ -25,6 +25,7 @@ from .rows import (
     decode_image,
     finite_float32,
     lines_of,
+    plain_number,
     read,
     times_of_files,
     times_of_folder,
@@ -281,7 +282,7 @@ def _number(row: dict, name: str, here: str) -> float:
     if text.lower() in _NULL:
         return np.nan
     try:
-        value = float(text)
+        value = float(plain_number(text))
     except ValueError:
         value = np.inf
     if not abs(value) < 1e6:
@@ -298,7 +299,7 @@ def _landmarks(text: str, here: str) -> np.ndarray | None:
     if text.strip().lower() in _NULL:
         return None
     try:
-        points = np.array(text.split(";"), dtype=float)
+        points = np.array(plain_number(text).split(";"), dtype=float)
     except ValueError:
         points = np.zeros(0)
     if points.size != 136 or finite_float32(points) is None:

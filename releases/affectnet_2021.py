@@ -20,6 +20,7 @@ from .rows import (
     image_of,
     pair_shards,
     pair_times,
+    plain_number,
     read,
     unknown_numbers,
 )
@@ -90,7 +91,9 @@ def _affect(array: np.ndarray, path: str) -> float:
 def _scalar(array: np.ndarray, path: str) -> float:
     """The files hold a single text such as "-0.17"."""
     try:
-        value = float(array.reshape(()).item())
+        value = array.reshape(()).item()
+        plain_number(str(value))
+        value = float(value)
     except (ValueError, TypeError):
         value = np.nan
     if not np.isfinite(value) or abs(value) > 1e6:

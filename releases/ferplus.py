@@ -28,6 +28,7 @@ from .rows import (
     attempts,
     image_of,
     lines_of,
+    plain_number,
     times_of_files,
     times_of_folder,
     unknown_numbers,
@@ -197,7 +198,7 @@ def _png(file: io.FileIO, offsets: np.ndarray, here: str) -> bytes:
     file.seek(int(offsets[0]))
     fields = file.read(int(offsets[1] - offsets[0])).decode("ascii", "replace").replace('"', "").split(",")
     try:
-        pixels = np.array(fields[1].split(), dtype=int)
+        pixels = np.array(plain_number(fields[1]).split(), dtype=int)
         if pixels.size != _SIDE**2 or pixels.min() < 0 or pixels.max() > 255:
             raise ValueError
     except (ValueError, IndexError, OverflowError):
