@@ -59,9 +59,7 @@ def _downloaded(url: str, timeout: float | None) -> BytesIO:
             for part in response.iter_content(1 << 16):
                 content.write(part)
                 if content.tell() > MOST_IMAGE_BYTES:
-                    raise ImageError(
-                        f"{shortened(url)} has more than the {MOST_IMAGE_BYTES:,} bytes that are read of an image."
-                    )
+                    raise ImageError(f"{shortened(url)} has more than the {MOST_IMAGE_BYTES:,} bytes that are read.")
     except ImageError:
         raise
     except (requests.RequestException, ValueError) as error:  # the latter: a host of more than 63 letters
