@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import warnings
 
 import numpy as np
@@ -13,7 +14,7 @@ from released import TRAIN, annotation, load, write_pair
 
 from affectnet_plus import ReleaseError
 from affectnet_plus.releases.check import check
-from affectnet_plus.training.arguments import TrainingDataArguments
+from affectnet_plus.training.arguments import OptimizationArguments, TrainingDataArguments
 from affectnet_plus.training.faces import load_splits
 
 MILLION = 1_000_000
@@ -155,4 +156,35 @@ def test_a_file_that_is_no_table(tmp_path, content, first):
     pq.write_table(pa.table({"image": IMAGES, "label": ["happy", "sad"] * 2}), tmp_path / "train-1.parquet")
     with pytest.raises(ValueError, match=f"A file of '{tmp_path}' cannot be read .*: replace it") as error:
         load_splits(TrainingDataArguments(dataset_name=str(tmp_path)))
+    assert is_one_sentence(error.value)
+
+
+@pytest.mark.parametrize("name", ["a::b", "$HOME", "[1]", os.fsdecode(b"\xff\xfe")])
+def test_names_that_other_libraries_take_for_more(tmp_path, name):
+    """A release under such a name is read, as far as Arrow can keep the name; a table is not, and that is said."""
+    folder = tmp_path / name
+    folder.mkdir()
+    with pytest.raises(ValueError, match="--dataset_name .* in its name.*rename") as error:
+        load_splits(TrainingDataArguments(dataset_name=str(folder)))
+    assert is_one_sentence(error.value)
+    write_pair(folder, TRAIN, 1, annotation())
+    if name.isprintable():
+        assert [row["image"].size for row in load(folder, split="train")] == [(16, 16)]
+        return
+    for use in (load, lambda root: check(root, 1)):
+        with pytest.raises(ReleaseError, match="data_dir .* has bytes in its name that are no UTF-8: rename") as error:
+            use(folder)
+    with pytest.raises(ValueError, match="--output_dir .* has bytes in its name that are no UTF-8: rename"):
+        OptimizationArguments(output_dir=str(folder))
+
+
+def test_variables_in_the_name_of_a_release(tmp_path, monkeypatch):
+    write_pair(tmp_path, TRAIN, 1, annotation())
+    monkeypatch.setenv("RELEASES", str(tmp_path.parent))
+    assert len(load(f"$RELEASES/{tmp_path.name}", split="train")) == 1
+
+
+def test_a_name_that_is_nowhere():
+    with pytest.raises(ValueError, match="No dataset at 'nobody/nothing': .*reach") as error:
+        load_splits(TrainingDataArguments(dataset_name="nobody/nothing"))
     assert is_one_sentence(error.value)

@@ -15,7 +15,7 @@ from datasets.exceptions import DatasetGenerationError
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.releases.expressions import label_names, listed
-from affectnet_plus.releases.files import RASTER_ENDINGS, shortened
+from affectnet_plus.releases.files import RASTER_ENDINGS, check_utf8, shortened
 from affectnet_plus.training.faces.joining import joined
 from affectnet_plus.training.faces.shares import classes_of, shares_of
 from affectnet_plus.training.faces.split import METADATA, NO_AFFECT, Split, broken_images, without_broken_images
@@ -32,6 +32,8 @@ def load_rows(args) -> datasets.DatasetDict:
             f"No data was named: --data_dir (or ${affectnet_plus.DATA_DIR_VARIABLE}) is for a release of AffectNet+, "
             "--dataset_name for any other dataset."
         )
+    if args.dataset_name:
+        _check_name(args.dataset_name)
     try:
         if args.dataset_name:
             builder = datasets.load_dataset_builder(args.dataset_name, args.dataset_config_name)
@@ -40,14 +42,26 @@ def load_rows(args) -> datasets.DatasetDict:
         else:
             name = args.dataset_config_name or args.release()[1]
             rows = datasets.load_dataset("affectnet_plus", name, data_dir=args.data_dir, on_error=args.on_error)
-    except FileNotFoundError as error:
-        raise ValueError(f"No dataset at {args.dataset_name or args.data_dir!r}: {error}") from error
+    except (FileNotFoundError, ConnectionError) as error:
+        where = shortened(repr(args.dataset_name or args.data_dir), 120)
+        raise ValueError(f"No dataset at {where}: {shortened(str(error), 150)}") from error
     except affectnet_plus.ReleaseError:
         raise
     except (pa.ArrowInvalid, OSError, DatasetGenerationError) as error:  # such as a part of a Parquet file
         reason = shortened(str(error.__cause__ or error), 100)
         raise ValueError(f"A file of {args.dataset_name!r} cannot be read ({reason}): replace it.") from error
     return rows
+
+
+def _check_name(folder: str) -> None:
+    """Raises `ValueError` where `datasets` would look for something else than this folder."""
+    check_utf8(folder, "--dataset_name")
+    found = re.search(r"::|\[|\$\w+", folder)  # a chain of file systems, a pattern, a variable
+    if found and os.path.isdir(folder) and (found.group()[0] != "$" or os.path.expandvars(folder) != folder):
+        raise ValueError(
+            f"--dataset_name {shortened(folder, 120)} has {found.group()!r} in its name, which `datasets` does not "
+            "take for a part of it: rename the folder."
+        )
 
 
 def load_split(
