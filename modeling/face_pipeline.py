@@ -10,6 +10,7 @@ from PIL import Image
 
 from .compounds import COMPOUND_THRESHOLD, compound_of
 from .face_detection import FACE_MARGIN, FACES, FaceDetector, crop_face, detector_of, find_faces
+from .files import shortened
 from .image_loading import ImageError, load_rgb
 
 FACES_OF_ONE_IMAGE = 32  # that the network sees at a time
@@ -70,7 +71,8 @@ class FacePipeline(ABC):
         `error` that it cannot be read by, and whether to `skip` it."""
         if isinstance(inputs, dict) and inputs.keys() != {"bytes", "path"}:
             if "image" not in inputs:
-                raise ValueError(f"A row given to soft-fer has its face under 'image'; this one has {list(inputs)}.")
+                names = shortened(str(list(inputs)))
+                raise ValueError(f"A row given to soft-fer has its face under 'image'; this one has {names}.")
             inputs = inputs["image"]
         try:
             image = load_rgb(inputs, timeout)

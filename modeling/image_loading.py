@@ -1,6 +1,7 @@
 """Any image people have, as plain upright 8-bit RGB."""
 
 import base64
+import math
 import os
 from io import BytesIO
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import requests
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .files import MOST_IMAGE_BYTES, RASTER_FORMATS, read_regular_file
+from .files import MOST_IMAGE_BYTES, RASTER_FORMATS, read_regular_file, shortened
 
 _LEAST_BASE64 = 64  # letters
 
@@ -35,17 +36,17 @@ def load_rgb(image, timeout: float | None = None) -> Image.Image:
             raise ImageError(f"An image is made of pixels, not {image.format}: save it as PNG.")
         return _to_rgb(image)
     if isinstance(image, dict) and image.keys() == {"bytes", "path"}:
-        if image["bytes"] is not None:
-            return open_rgb(BytesIO(image["bytes"]), image["path"] or "an image of a dataset")
+        if isinstance(image["bytes"], bytes):
+            return open_rgb(BytesIO(image["bytes"]), shortened(str(image["path"] or "an image of a dataset")))
         image = image["path"]
     if isinstance(image, (str, os.PathLike)):
-        name = os.fspath(image)
+        name = os.fsdecode(image)
         if name.startswith(("http://", "https://")):
-            return open_rgb(_downloaded(name, timeout), name)
+            return open_rgb(_downloaded(name, timeout), shortened(name))
         if (content := _of_base64(name)) is not None:
-            return open_rgb(BytesIO(content), _short(name))
+            return open_rgb(BytesIO(content), shortened(name))
         if not os.path.exists(name):
-            raise FileNotFoundError(f"No image file {_short(name)!r} here (working directory {Path.cwd()}).")
+            raise FileNotFoundError(f"No image file {shortened(name)!r} here (working directory {Path.cwd()}).")
         return open_rgb(name, name)
     raise TypeError(f"An image is a path, URL, PIL image, NumPy array or torch tensor, not {type(image).__name__}.")
 
@@ -58,12 +59,12 @@ def _downloaded(url: str, timeout: float | None) -> BytesIO:
             for part in response.iter_content(1 << 16):
                 content.write(part)
                 if content.tell() > MOST_IMAGE_BYTES:
-                    raise ImageError(f"{url} has more than the {MOST_IMAGE_BYTES:,} bytes that are read of an image.")
+                    raise ImageError(f"{shortened(url)} has more than the {MOST_IMAGE_BYTES:,} bytes that are read.")
     except ImageError:
         raise
     except (requests.RequestException, ValueError) as error:  # the latter: a host of more than 63 letters
         reason = getattr(getattr(error, "response", None), "status_code", None) or type(error).__name__
-        raise ImageError(f"{_short(url)} cannot be fetched ({reason}): see whether a browser shows it.") from error
+        raise ImageError(f"{shortened(url)} cannot be fetched ({reason}): see whether a browser shows it.") from error
     content.seek(0)
     return content
 
@@ -78,12 +79,7 @@ def _of_base64(text: str) -> bytes | None:
     except ValueError as error:
         if not head:
             return None
-        raise ImageError(f"{_short(text)} is no data URI of an image in base64.") from error
-
-
-def _short(name: str, most: int = 80) -> str:
-    """A name for a message, however long it is."""
-    return name if len(name) <= most else f"{name[: most - 20]}...{name[-17:]}"
+        raise ImageError(f"{shortened(text)} is no data URI of an image in base64.") from error
 
 
 def open_rgb(source, name: str) -> Image.Image:
@@ -92,6 +88,7 @@ def open_rgb(source, name: str) -> Image.Image:
     Of a path only a regular file of at most `MOST_IMAGE_BYTES` is read, and of images only `RASTER_FORMATS`: PostScript
     (EPS), PDF, WMF and the like are no images here. Raises `ImageError`.
     """
+    name = shortened(str(name), 120)
     try:
         if isinstance(source, (str, os.PathLike)):
             source = BytesIO(read_regular_file(source))
@@ -134,15 +131,25 @@ def _is_tensor(image) -> bool:
 
 def _array_to_rgb(array) -> Image.Image:
     if _is_tensor(array):
-        array = (array.float() if array.is_floating_point() else array).detach().cpu().numpy()
+        try:
+            array = (array.float() if array.is_floating_point() else array).detach().cpu().numpy()
+        except (RuntimeError, TypeError) as error:  # NotImplementedError, too, which is a RuntimeError
+            raise ImageError("A torch tensor without plain numbers (meta, sparse, quantized) is no image.") from error
         if array.ndim == 3 and array.shape[-1] not in (1, 3, 4):
             array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))):
         raise ImageError(
-            f"An image array has the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {array.shape}; "
-            "several images go into a list."
+            f"An image array has the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not "
+            f"{shortened(str(array.shape))}; several images go into a list."
+        )
+    if array.shape[0] * array.shape[1] > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):  # as of a file
+        raise ImageError(f"An image array of the shape {array.shape} is refused as too large an image: scale it down.")
+    if array.dtype.kind not in "uif":
+        raise ImageError(
+            "An image array holds integers of 8 or 16 bits or floats in [0, 1], not "
+            f"{shortened(str(array.dtype))}: convert it."
         )
     if array.dtype != np.uint8:
         low, high = array.min(), array.max()

@@ -65,11 +65,11 @@ def model_card(config, repo_id: str | None = None) -> ModelCard:
         config=config,
         model_id=_TITLES[config.model_type],
         repo_id=repo_id,
-        expressions=[_escaped(name) for name in config.expressions],
+        expressions=[escaped(name) for name in config.expressions],
         activation=getattr(config, "activation", "sigmoid"),
         preprocessing=_preprocessing(config),
         calibrated=bool(parts[0].calibration),
-        prior=", ".join(f"{_escaped(name)} {prior:.4f}" for name, prior in (config.prior or {}).items()),
+        prior=", ".join(f"{escaped(name)} {prior:.4f}" for name, prior in (config.prior or {}).items()),
         backbones=", ".join(backbones_of(parts[0])),
         au_backbones=", ".join(backbones_of(parts[-1])),
         action_units=_action_units(config),
@@ -83,14 +83,21 @@ def _parts(config) -> list:
     return [config.ebc, config.au] if hasattr(config, "ebc") else [config]
 
 
-def _escaped(text: str) -> str:
-    """Text in which nothing is Markdown or HTML."""
+def escaped(text: str) -> str:
+    """Text of a Markdown page in which nothing is Markdown or HTML."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(str(text).split()))
+
+
+def _without_tags(text: str | None) -> str | None:
+    """Text for metadata, where nothing can be escaped."""
+    return None if text is None else re.sub(r"[<>]", "", text)
 
 
 def _hub_name(data: str) -> str:
     """What a dataset is called in metadata, where the Hub refuses other characters than those of its ids."""
-    return data if "/" in data else re.sub(r"[^\w.-]+", "-", data.lower().replace("+", "_plus")).strip("-")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", data):
+        return data
+    return re.sub(r"[^\w.-]+", "-", data.lower().replace("+", "_plus")).strip("-")
 
 
 def _licence(datasets: list[str], records: list[dict]) -> dict[str, Any]:
@@ -121,17 +128,17 @@ def _evaluation_results(evaluation: dict) -> list[EvalResult] | None:
     of_data: dict[str, Any] = {
         "task_type": "image-classification",
         "task_name": "facial expression recognition",
-        "dataset_name": f"{evaluation.get('data')}, {evaluation.get('rows'):,} faces{among}" if evaluation else "",
+        "dataset_name": _without_tags(f"{evaluation.get('data')}, {evaluation.get('rows', 0):,} faces{among}"),
         "dataset_type": _hub_name(str(evaluation.get("data", ""))),
-        "dataset_config": evaluation.get("data_config"),
-        "dataset_split": evaluation.get("split"),
+        "dataset_config": _without_tags(evaluation.get("data_config")),
+        "dataset_split": _without_tags(evaluation.get("split")),
     }
     against = f", against {evaluation['ground_truth']}" if evaluation.get("ground_truth") else ""
     return [
         EvalResult(
             **of_data,
             metric_type=key,
-            metric_name=name + against * (key in _OF_SOFT_LABELS),
+            metric_name=_without_tags(name + against * (key in _OF_SOFT_LABELS)),
             metric_value=evaluation[key],
         )
         for key, name in names.items()
@@ -175,7 +182,7 @@ def _fitted(config) -> str:
 
 def _action_units(config) -> str:
     units = getattr(config, "action_units", {})
-    listed = [f"{_escaped(name)} {' '.join(map(str, units[name]))}" for name in config.expressions if name in units]
+    listed = [f"{escaped(name)} {' '.join(map(str, units[name]))}" for name in config.expressions if name in units]
     return "; ".join(listed)
 
 
@@ -194,11 +201,11 @@ def _training(config) -> str:
         values = [figures.get("auroc"), figures.get("average_precision")]
         values += fitted.get("backbone_weights", [])[: len(weights)]
         values += [fitted.get("temperature"), fitted.get("log_odds_shift")]
-        rows.append(f"| {_escaped(name)} | " + " | ".join("-" if v is None else f"{v:.3f}" for v in values) + " |")
+        rows.append(f"| {escaped(name)} | " + " | ".join("-" if v is None else f"{v:.3f}" for v in values) + " |")
     settings = config.training.get(config.expressions[0], {})
     lines = _lines({key: value for key, value in settings.items() if key not in ("auroc", "average_precision")})
     return "\n".join(
-        ["On validation, one-vs-rest:", "", *rows, "", f"Settings ({_escaped(config.expressions[0])}):", "", lines]
+        ["On validation, one-vs-rest:", "", *rows, "", f"Settings ({escaped(config.expressions[0])}):", "", lines]
     )
 
 
@@ -209,5 +216,5 @@ def _lines(settings: dict) -> str:
 
 def _training_of_fused(config) -> str:
     rows = ["| expression | weight of the EBC |", "|---|---|"]
-    rows += [f"| {_escaped(name)} | {config.ebc_weights.get(name, 0.5):.3f} |" for name in config.expressions]
+    rows += [f"| {escaped(name)} | {config.ebc_weights.get(name, 0.5):.3f} |" for name in config.expressions]
     return "\n\n".join(["\n".join(rows), "### EBC", _training(config.ebc), "### AU experts", _training(config.au)])

@@ -1,6 +1,6 @@
 """The `soft-fer` pipeline: a photograph or a face crop in, soft labels out."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from transformers.pipelines.pt_utils import KeyDataset, PipelineDataset, Pipelin
 
 from .face_detection import detector_of
 from .face_pipeline import FACES_OF_ONE_IMAGE, FacePipeline, settings_of
+from .files import shortened
 from .image_loading import undecoded
 from .soft_label_model import image_processor_for, normalization_of
 
@@ -76,8 +77,8 @@ class SoftFerPipeline(FacePipeline, Pipeline):
             columns = inputs.column_names  # None in a stream that was mapped
             if columns is not None and "image" not in columns:
                 raise ValueError(
-                    f"A dataset given to soft-fer has its faces in a column 'image'; this one has {columns}: "
-                    "rename_column(..., 'image')."
+                    "A dataset given to soft-fer has its faces in a column 'image'; this one has "
+                    f"{shortened(str(columns))}: rename_column(..., 'image')."
                 )
             inputs = undecoded(inputs, "image")
             streaming = not hasattr(inputs, "__len__")
@@ -91,6 +92,8 @@ class SoftFerPipeline(FacePipeline, Pipeline):
             if hasattr(inputs.source, "features"):
                 inputs = undecoded(inputs.source, inputs.column_name)[inputs.column_name]
             inputs = iter(inputs)
+        if isinstance(inputs, Iterator) and not hasattr(inputs, "read"):  # transformers takes generators only
+            inputs = (image for image in inputs)
         return super().__call__(inputs, **kwargs)
 
     def run_single(self, inputs, preprocess_params, forward_params, postprocess_params):

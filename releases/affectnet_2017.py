@@ -16,7 +16,7 @@ import PIL.Image
 from . import tree
 from .about import AFFECTNET
 from .expressions import EXPRESSIONS, listed
-from .files import RASTER_FORMATS
+from .files import RASTER_FORMATS, shortened
 from .rows import (
     PAIRS_PER_SHARD,
     Damage,
@@ -25,6 +25,7 @@ from .rows import (
     decode_image,
     finite_float32,
     lines_of,
+    plain_number,
     read,
     times_of_files,
     times_of_folder,
@@ -128,7 +129,7 @@ def _check_unpacked(lines: CsvShard) -> None:
     named = [row[place] for row in map(_values, text.splitlines()) if len(row) == len(lines.columns)]
     if named and not any(_place(path, lines.image_folders) for path in named):
         raise ReleaseError(
-            f"{lines.path} names images such as {named[0]!r}, but none of its first {len(named)} is in "
+            f"{lines.path} names images such as {shortened(repr(named[0]))}, but none of its first {len(named)} is in "
             f"{listed(lines.image_folders)}: unpack the images, or keep that list elsewhere."
         )
 
@@ -163,7 +164,8 @@ def _lines(path: str, image_folders: tuple[str, ...]) -> list[CsvShard]:
             file.seek(0)
         if missing := [name for name in _COLUMNS if name not in columns]:
             raise ReleaseError(
-                f"{path} lacks the column {listed(missing)} (found {listed(columns)}): download it again."
+                f"{path} lacks the column {listed(missing, letters=60)} (found {listed(columns, letters=60)}): "
+                "download it again."
             )
         start, count, row = file.tell(), 0, 0
         for _ in lines_of(file, path):
@@ -259,7 +261,7 @@ def crop_face(
 def _photograph(path: str, image_folders: tuple[str, ...], here: str) -> tuple[str, PIL.Image.Image]:
     full = _place(path, image_folders)
     if full is None:
-        where = "outside the release" if _leads_out(path) else f"in none of {listed(image_folders)}"
+        where = "outside the release" if _leads_out(path) else "in none of the folders of photographs"
         raise Damage(f"names the image {path[:100]!r}, which is {where}", "annotation without image", here)
     return full, _decoded(read(full, "unreadable image"), full)
 
@@ -280,7 +282,7 @@ def _number(row: dict, name: str, here: str) -> float:
     if text.lower() in _NULL:
         return np.nan
     try:
-        value = float(text)
+        value = float(plain_number(text))
     except ValueError:
         value = np.inf
     if not abs(value) < 1e6:
@@ -297,7 +299,7 @@ def _landmarks(text: str, here: str) -> np.ndarray | None:
     if text.strip().lower() in _NULL:
         return None
     try:
-        points = np.array(text.split(";"), dtype=float)
+        points = np.array(plain_number(text).split(";"), dtype=float)
     except ValueError:
         points = np.zeros(0)
     if points.size != 136 or finite_float32(points) is None:

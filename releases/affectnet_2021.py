@@ -10,6 +10,7 @@ import numpy as np
 from . import tree
 from .about import AFFECTNET
 from .expressions import EXPRESSIONS, listed
+from .files import shortened
 from .rows import (
     Damage,
     ReleaseError,
@@ -19,6 +20,7 @@ from .rows import (
     image_of,
     pair_shards,
     pair_times,
+    plain_number,
     read,
     unknown_numbers,
 )
@@ -71,7 +73,7 @@ def rows(shard: Shard, config) -> Iterator[tuple | Damage]:
         points = finite_float32(landmarks) if landmarks.dtype.kind in "fiu" and landmarks.size == 136 else None
         if points is None:
             raise Damage(
-                f"holds {landmarks.size} values of type {landmarks.dtype}, not 136 finite numbers",
+                f"holds {landmarks.size} values of type {shortened(str(landmarks.dtype), 60)}, not 136 finite numbers",
                 path=stem + _ENDINGS[3],
             )
         numbers["landmarks_68"] = points.reshape(68, 2)
@@ -89,12 +91,20 @@ def _affect(array: np.ndarray, path: str) -> float:
 def _scalar(array: np.ndarray, path: str) -> float:
     """The files hold a single text such as "-0.17"."""
     try:
-        value = float(array.reshape(()).item())
+        value = array.reshape(()).item()
+        plain_number(str(value))
+        value = float(value)
     except (ValueError, TypeError):
         value = np.nan
     if not np.isfinite(value) or abs(value) > 1e6:
-        raise Damage(f"holds {np.array2string(array, threshold=4)}, not one finite number", path=path)
+        raise Damage(f"holds {_shown(array)}, not one finite number", path=path)
     return value
+
+
+def _shown(array: np.ndarray) -> str:
+    if array.size != 1:
+        return f"{array.size} values of shape {array.shape}"
+    return shortened(repr(array.item()), 60)
 
 
 def _array(path: str) -> np.ndarray:

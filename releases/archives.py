@@ -83,7 +83,7 @@ class Archives(NamedTuple):
             return zip_files.content_of(self.volumes[volume], offset, size, length, crc, method, name.encode())
         content = self.volumes[volume].read(offset, length)
         if len(content) < length:
-            raise OSError(errno.EIO, f"cut off in {self.volumes[volume]}")
+            raise OSError(errno.EIO, f"cut off in {self.volumes[volume].name}")
         return content
 
     def copy(self, folder: str, name: str, file: BinaryIO) -> None:

@@ -2,6 +2,8 @@
 
 from datasets.exceptions import DatasetGenerationError
 
+from .files import shortened
+
 
 class ReleaseError(DatasetGenerationError, ValueError):
     """A release that cannot be read, said in one sentence with the cure.
@@ -12,9 +14,13 @@ class ReleaseError(DatasetGenerationError, ValueError):
 
 
 class Damage(Exception):
-    """What is wrong with one row: `kind` is one of `KINDS`, `what` are words that follow the name of the file."""
+    """What is wrong with one row: `kind` is one of `KINDS`, `what` are words that follow the name of the file.
+
+    They may repeat what the file holds: of a long text its middle is left out.
+    """
 
     def __init__(self, what: str, kind: str = "unreadable annotation", path: str = ""):
+        what = shortened(what, 120)
         super().__init__(what)
         self.what, self.kind, self.path = what, kind, path
 

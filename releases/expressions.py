@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from .files import shortened
+
 # The order of every soft label, class index and score vector in this project. It stands here and nowhere else.
 EXPRESSIONS = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
 # The eleven values of "human-label": the last three are no expression.
@@ -44,17 +46,17 @@ def match_expressions(names: Iterable[str]) -> list[int]:
     have seven). Raises `ValueError` where a name is unknown or two names mean the same expression.
     """
     names = list(names)
-    known = "; ".join(", ".join((expression, *SYNONYMS[expression])) for expression in EXPRESSIONS)
+    known = f"{', '.join(EXPRESSIONS)} and affectnet_plus.SYNONYMS of them"
     if unknown := [name for name in names if _letters(name) not in _EXPRESSION_INDEX]:
         raise ValueError(
-            f"No expression is known by the name {listed(unknown)} (all names given: {listed(names)}). "
-            f"Known are: {known}."
+            f"No expression is known by the name {listed(unknown, letters=40)} (all names given: "
+            f"{listed(names, letters=40)}). Known are {known}."
         )
     indices = [_EXPRESSION_INDEX[_letters(name)] for name in names]
     if twice := [name for name, index in zip(names, indices, strict=True) if indices.count(index) > 1]:
         raise ValueError(
-            f"Several of the names given mean the same expression: {listed(twice)} "
-            f"(all names given: {listed(names)}). Known are: {known}."
+            f"Several of the names given mean the same expression: {listed(twice)} (all names given: "
+            f"{listed(names, letters=40)})."
         )
     return indices
 
@@ -152,10 +154,13 @@ def _letters(name) -> str:
     return re.sub(r"^\d+[\s_.-]*(?=\D)|[\s_-]", "", str(name).lower())  # "7_contempt" and "No Emotion", too
 
 
-def listed(names: Iterable, most: int = 12) -> str:
-    """The names in quotes, for a message; no more than `most` of them."""
-    names = [repr(name) for name in names]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def listed(names: Iterable, most: int = 12, letters: int = 200) -> str:
+    """The names in quotes, for a message: the first, and up to `most` as long as they have no more than `letters`."""
+    names = [shortened(repr(name), min(100, letters)) for name in names]
+    shown = names[:1]
+    while len(shown) < min(len(names), most) and sum(map(len, shown)) + len(names[len(shown)]) <= letters:
+        shown.append(names[len(shown)])
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
 
 
 _EXPRESSION_INDEX = {

@@ -28,6 +28,7 @@ from .rows import (
     attempts,
     image_of,
     lines_of,
+    plain_number,
     times_of_files,
     times_of_folder,
     unknown_numbers,
@@ -86,8 +87,11 @@ def shards(release: str, config) -> dict[str, tuple[list[VoteShard], list[Damage
         raise ReleaseError(f"{path} is no CSV file that can be read ({reason}): download it again.") from None
     if tuple(header) != _COLUMNS:
         raise ReleaseError(
-            f"{path} begins with the columns {listed(header)}, not {listed(_COLUMNS)}: download it again."
+            f"{path} begins with {listed(header, letters=60) or 'nothing'}, not with the columns "
+            f"{listed(_COLUMNS, letters=60)}: download it again."
         )
+    if not lines:
+        raise ReleaseError(f"{path} has no rows: download it again.")
     places = folders(release, config.name)
     offsets = None
     if tree.is_file(next(iter(places.values()))):
@@ -118,7 +122,7 @@ def shards(release: str, config) -> dict[str, tuple[list[VoteShard], list[Damage
     strays = sorted({line[0] if line else "" for line in lines}.difference(_USAGES.values()))
     if strays:
         raise ReleaseError(
-            f'{path} has {listed(strays)} as "Usage", not {listed(_USAGES.values())}: download it again.'
+            f'{path} has {listed(strays, letters=60)} as "Usage", not {listed(_USAGES.values())}: download it again.'
         )
     return found
 
@@ -156,7 +160,7 @@ def rows(shard: VoteShard, config) -> Iterator[tuple | Damage]:
         if not re.fullmatch(r"fer[0-9]{7}\.png", name):
             raise Damage(f"names the image {name[:40]!r}, which is not like 'fer0000012.png'", path=here)
         if not all(re.fullmatch("[0-9]{1,3}", value) and int(value) <= 100 for value in line[2:]):
-            raise Damage(f"has {listed(line[2:])} as votes, not ten counts", "value out of range", here)
+            raise Damage(f"has {listed(line[2:], letters=40)} as votes, not ten counts", "value out of range", here)
         votes = np.array(line[2:], dtype=int)[_TO_OURS]
         if not votes.any():
             raise Damage("has no votes at all", "value out of range", here)
@@ -194,7 +198,7 @@ def _png(file: io.FileIO, offsets: np.ndarray, here: str) -> bytes:
     file.seek(int(offsets[0]))
     fields = file.read(int(offsets[1] - offsets[0])).decode("ascii", "replace").replace('"', "").split(",")
     try:
-        pixels = np.array(fields[1].split(), dtype=int)
+        pixels = np.array(plain_number(fields[1]).split(), dtype=int)
         if pixels.size != _SIDE**2 or pixels.min() < 0 or pixels.max() > 255:
             raise ValueError
     except (ValueError, IndexError, OverflowError):

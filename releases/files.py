@@ -57,6 +57,20 @@ def size_of(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{max(num_bytes / 1e6, 1):.0f} MB"
 
 
+def shortened(text: str, most: int = 80) -> str:
+    """Text for a message: on one line, and with its middle left out where it is longer than `most`."""
+    text = text if len(text) <= most else f"{text[: most - 20]}...{text[-17:]}"
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def check_utf8(path: str, flag: str) -> None:
+    """Raises `ValueError` where the name of a file or folder is no UTF-8, which Arrow and JSON cannot keep."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{flag} {shortened(path, 150)} has bytes in its name that are no UTF-8: rename it.") from None
+
+
 def csv_cell(text: str) -> str:
     """What stands for a text in a CSV file: with a quote before it where a spreadsheet would take it for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -21,6 +21,7 @@ from . import affectnet_2017, affectnet_2021, ferplus, plus, tree
 from .archives import archives_in
 from .errors import ReleaseError
 from .expressions import SUBSETS, listed
+from .files import check_utf8
 from .volumes import is_archive
 
 DATA_DIR_VARIABLE = "AFFECTNET_PLUS_DIR"
@@ -117,7 +118,13 @@ def _named_folder(data_dir) -> str:
             f"or set the environment variable {DATA_DIR_VARIABLE}."
         )
     folder = os.path.abspath(os.path.expanduser(named))
+    if not os.path.exists(folder):
+        folder = os.path.abspath(os.path.expandvars(os.path.expanduser(named)))
     tree.forget()
+    try:
+        check_utf8(folder, "data_dir")
+    except ValueError as error:
+        raise ReleaseError(str(error)) from None
     if not (os.path.isdir(folder) or (os.path.isfile(folder) and is_archive(os.path.basename(folder)))):
         found = "is a file, neither a folder nor a .zip or .tar" if os.path.isfile(folder) else "does not exist"
         raise ReleaseError(f"{folder} {found} (named by {'data_dir' if data_dir else '$' + DATA_DIR_VARIABLE}).")

@@ -191,13 +191,16 @@ def _packed_list(values, count: int, key: str) -> bytes:
 
 def _packed_scores(scores, key: str, names: tuple[str, ...]) -> bytes:
     if type(scores) is not dict:
-        raise Damage(f'has {_shown(scores)} as "{key}", not an object with the keys {listed(names)}')
+        raise Damage(f'has {_shown(scores)} as "{key}", not an object with the keys {listed(names, 3)}')
     if packed := _packed([scores.get(name) for name in names], len(names)):
         return packed
-    raise Damage(f'has {_shown(scores)} as "{key}", not one finite number for each of {listed(names)}')
+    raise Damage(f'has {_shown(scores)} as "{key}", not one finite number for each of {listed(names, 3)}')
 
 
 def _shown(value) -> str:
-    shown = json.dumps(value)
-    shown = shown if len(shown) <= 60 else shown[:60] + "..."
+    try:
+        shown = json.dumps(value)
+    except RecursionError:
+        shown = "values nested too deep to be shown"
+    shown = shown if len(shown) <= 40 else shown[:37] + "..."
     return f"a list of {len(value)}, {shown}" if type(value) is list else shown

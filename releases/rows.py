@@ -63,6 +63,13 @@ def finite_float32(values: np.ndarray) -> np.ndarray | None:
     return values if np.isfinite(values).all() else None
 
 
+def plain_number(text: str) -> str:
+    """The same text; `ValueError` where it is one that only Python takes for a number: "0_1", digits of any script."""
+    if "_" in text or not text.isascii():
+        raise ValueError
+    return text
+
+
 def unknown_numbers() -> np.ndarray:
     """One writable `NUMBERS` of nothing but NaN: what releases with few columns start from."""
     return np.frombuffer(bytearray(nothing(NUMBERS.itemsize // 4)), NUMBERS).reshape(())
@@ -168,6 +175,9 @@ def times_of_folder(folder: str) -> int:
 _JPEG, _PNG, _JPEG_END = b"\xff\xd8\xff", b"\x89PNG", b"\xff\xd9"
 _HOLE = bytes(512)  # an interrupted copy leaves zeros; compressed pixels hardly ever do
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in between the pixels of a baseline JPEG there is none
+_MORE = bytes(range(1, 255)) * 2  # codes of pixels
+# A block of 8 x 8 takes two codes of a bit or more; in a progressive JPEG one may stand for the end of many blocks.
+_MOST_PIXELS_PER_BYTE = 512
 _sound_headers: dict[int, set[bytes]] = {}  # by length
 _MOST_HEADERS = 2000
 
@@ -178,7 +188,7 @@ def check_image(content: bytes, path: str) -> None:
     Decoding each image would take ten times as long as everything else. But images of one source share their JPEG
     header (tables and size), and what libjpeg refuses is a header, a marker amid the pixels or a file that ends too
     soon. So one image a header is decoded, and the others are known by that header, their end and the absence of holes
-    and markers.
+    and markers. A JPEG that was cut and given an end is known only by decoding it, as `affectnet-plus check` does.
     """
     if content.startswith(_JPEG) and content.endswith(_JPEG_END):
         for length, headers in _sound_headers.items():
@@ -210,12 +220,33 @@ def decode_image(content: bytes, path: str, photograph: bool = False) -> PIL.Ima
         raise Damage("has a hole, 512 zero bytes or more, as an interrupted copy leaves", "truncated image", path)
     try:
         with PIL.Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+            if image.format == "JPEG" and image.width * image.height > _MOST_PIXELS_PER_BYTE * len(content):
+                what = f"says {image.width} x {image.height} pixels, more than its {len(content):,} bytes can hold"
+                raise Damage(what, "unreadable image", path)
             image.load()
+            if image.format == "JPEG" and _lacks_pixels(image, content):
+                raise Damage("lacks a part of its pixels", "truncated image", path)
             return image
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError) as error:
         if "truncated" in str(error) or (content.startswith(_JPEG) and not content.rstrip(b"\0").endswith(_JPEG_END)):
             raise Damage("is a truncated image: its end is missing", "truncated image", path) from None
         raise Damage("is an image that cannot be decoded", "unreadable image", path) from None
+
+
+def _lacks_pixels(image: PIL.Image.Image, content: bytes) -> bool:
+    """Whether a JPEG that decodes comes to its end before its pixels are complete: libjpeg then makes up the others.
+
+    Those have one colour, or in a progressive image few details. There more is put before the end: where all pixels
+    are known it is passed over.
+    """
+    width, height = image.size
+    corner = image.crop((max(width - 8, 0), max(height - 8, 0), width, height)).getextrema()
+    flat = all(band[0] == band[1] for band in (corner if isinstance(corner[0], tuple) else (corner,)))
+    if not (flat or image.info.get("progressive")):
+        return False
+    end = content.rindex(_JPEG_END)
+    with PIL.Image.open(io.BytesIO(content[:end] + _MORE + _JPEG_END), formats=("JPEG",)) as longer:
+        return longer.tobytes() != image.tobytes()
 
 
 def _header_length(content: bytes) -> int:

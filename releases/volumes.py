@@ -49,6 +49,11 @@ class Volume:
     def __str__(self) -> str:
         return self.parts[0].path
 
+    @property
+    def name(self) -> str:
+        """Without its folder."""
+        return os.path.basename(self.parts[0].path)
+
     def offset_of(self, disk: int, offset: int) -> int:
         """Where a byte lies that is counted from the beginning of a disk."""
         return self.starts[disk] + offset if disk < len(self.parts) else self.size

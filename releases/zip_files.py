@@ -186,4 +186,4 @@ def _start_of_content(volume: Volume, found: bytes, name: bytes) -> int:
 
 
 def _damaged(volume: Volume, reason: str) -> OSError:
-    return OSError(errno.EIO, f"damaged in {volume}: {reason}")
+    return OSError(errno.EIO, f"damaged in {volume.name}: {reason}")

@@ -47,6 +47,12 @@ def overwritten(folder, change, part="images"):
     return damage
 
 
+def of_size(content, width, height):
+    """The JPEG whose header says another size."""
+    place = content.index(b"\xff\xc0") + 5
+    return content[:place] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + content[place + 4 :]
+
+
 def without(folder, part):
     """A damage: one file is not there; the other of its pair is what is named."""
 
@@ -88,6 +94,17 @@ DAMAGES = {
     "page for an image": (overwritten(VALIDATION, lambda _: b"<html>"), "unreadable image", "no JPEG or PNG"),
     "image empty": (overwritten(UNANNOTATED, lambda _: b""), "unreadable image", "is empty"),
     "image cut": (overwritten(TRAIN, lambda content: content[:-200]), "truncated image", "its end is missing"),
+    "image cut and ended": (
+        overwritten(UNANNOTATED, lambda content: content[: len(content) * 6 // 10] + b"\xff\xd9"), "truncated image",
+        "lacks a part of its pixels",
+    ),
+    "size of another image": (
+        overwritten(TRAIN, lambda content: of_size(content, 64, 96)), "truncated image", "lacks a part of its pixels"
+    ),
+    "size of no image": (
+        overwritten(TRAIN, lambda content: of_size(content, 11_000, 11_000)), "unreadable image",
+        "says 11000 x 11000 pixels, more than its [0-9,]+ bytes can hold",
+    ),
     "image with a hole": (
         overwritten(TRAIN, lambda content: content[:700] + bytes(600) + content[1300:]), "truncated image", "has a hole"
     ),

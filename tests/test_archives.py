@@ -216,7 +216,7 @@ def without_part(make, name):
 
 # what -> the download; rows of train lost, or None where that depends; words that `check` and skipping say
 DAMAGED = {
-    "image": (damaged_image, {205}, r"images/205\.jpg cannot be read \(damaged in .*a\.zip: its checksum is another\)"),
+    "image": (damaged_image, {205}, r"images/205\.jpg cannot be read \(damaged in a\.zip: its checksum is another\)"),
     "bomb": (bomb, {205}, r"205\.jpg cannot be read \(1,073,741,824 bytes, more than the 268,435,456 that are read\)"),
     "encrypted": (encrypted, {205}, r"has 1 file\(s\) that are encrypted: unpack it with its password, such as .*205"),
     "names that lead out": (

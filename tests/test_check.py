@@ -88,6 +88,17 @@ def test_what_is_wrong_is_named_and_nothing_else(release, tmp_path, damage):
     assert problem["split"] == folder
 
 
+def test_flat_and_progressive_images_are_whole(release):
+    for n, (place, options) in enumerate(
+        ((TRAIN, {}), (TRAIN, {"optimize": True}), (VALIDATION, {"progressive": True}))
+    ):
+        path = release / place / f"images/{numbered(release, place, n)}.jpg"
+        image = PIL.Image.new("RGB", (64, 64), (128, 128, 128 + n))  # the colour that a decoder makes up
+        image.paste(PIL.Image.linear_gradient("L").resize((64, 20)))
+        image.save(path, **options)
+    assert check(release, num_proc=1).whole
+
+
 def test_several_problems_are_counted_each_by_its_kind_and_row(release, capsys):
     for damage in ("annotation lost", "image lost", "page for an image", "image cut", "valence 3"):
         DAMAGES[damage][0](release)

@@ -27,7 +27,7 @@ def test_unknown_and_repeated_class_names_list_both_sides():
     with pytest.raises(ValueError) as error:
         match_expressions(["happy", "boredom", "3"])
     assert "'boredom', '3'" in str(error.value) and "all names given: 'happy'" in str(error.value)
-    assert "anger, angry" in str(error.value) and "neutral, neutrality" in str(error.value)
+    assert "Known are neutral, happy, " in str(error.value) and len(str(error.value)) < 300
     with pytest.raises(ValueError, match="same expression: 'happy', 'joy'"):
         match_expressions(["happy", "sad", "joy"])
 

@@ -121,6 +121,17 @@ def test_the_card_says_whose_licence_and_weights_and_takes_names_as_text(tmp_pat
     assert r"\<b\>a\|b" in card.text and "<b>" not in card.text.replace("soft_labels: <b>", "")
 
 
+def test_names_in_a_card_are_no_html():
+    tag = "<script>alert(1)</script>"
+    record = {"data": tag, "init_from": tag, "teacher": tag}
+    figures = {"data": tag, "data_config": tag, "split": tag, "rows": 5, "js_divergence": 0.1, "ground_truth": tag}
+    card = modeling.model_card(SoftFerConfig(training={"all": record}, evaluation=figures))
+    metadata, _, text = str(card)[3:].partition("\n---")
+    assert "<" not in metadata and "scriptalert(1)/script, 5 faces" in metadata
+    shown = "".join(text.split("```")[::2])  # but for code
+    assert "<" not in shown and f"teacher: {tag}" in text
+
+
 def test_default_is_the_papers_trio():
     assert EBCConfig().backbones == ["resnet50", "efficientnet_b3", "legacy_xception"]
     with torch.device("meta"):

@@ -171,6 +171,9 @@ BROKEN_2017 = {
     "landmarks 1e39": (["7/a.png", 0, 0, 9, 9, f"1e39;{TEXT[6:]}", 1, 0, 0], 'has \'1e39;.* as "facial_landmarks"'),
     "landmarks 3.3e38": (["7/a.png", 0, 0, 9, 9, f"3.3e38;{TEXT[6:]}", 1, 0, 0], 'has "facial_landmarks" too far away'),
     "valence 1e39": (["7/a.png", 0, 0, 9, 9, TEXT, 1, "1e39", 0], "has '1e39' as \"valence\", not a finite number"),
+    "underscore": (["7/a.png", 0, 0, 9, 9, TEXT, 1, "0_1", 0], "has '0_1' as \"valence\", not a finite number"),
+    "other digits": (["7/a.png", 0, 0, "٣", 9, TEXT, 1, 0, 0], "has '٣' as \"face_width\", not a finite number"),
+    "landmarks 0_1": (["7/a.png", 0, 0, 9, 9, f"0_1;{TEXT[6:]}", 1, 0, 0], 'has \'0_1;.* as "facial_landmarks"'),
     "outside": (["7/a.png", 500, 0, 9, 9, "", 1, 0, 0], "has its face outside the image of 200 x 100 pixels"),
 }
 
@@ -285,6 +288,8 @@ BROKEN_2021 = {
     "landmarks 1e39": ("lnd", np.full(136, 1e39), "holds 136 values of type float64, not 136 finite numbers"),
     "landmarks infinite": ("lnd", np.full(136, -np.inf), "holds 136 values of type float64, not 136 finite numbers"),
     "arousal 1e39": ("aro", np.array("1e39"), "holds .1e39., not one finite number"),
+    "underscore": ("val", np.array("0_1"), "holds .0_1., not one finite number"),
+    "other digits": ("exp", np.array("٣"), "holds .٣., not one finite number"),
     "objects": ("lnd", np.array([{}] * 136, dtype=object), "is no npy file"),
 }
 

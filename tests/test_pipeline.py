@@ -141,8 +141,8 @@ def test_every_kind_of_input(fer, face, tmp_path):
     assert isinstance(many, list) and len(many) == 3
     for answer in many:
         same(answer, expected)
-    lazy = fer((image for image in [face] * 5), batch_size=2)
-    assert sum(1 for answer in lazy if answer["label"] == expected["label"]) == 5
+    for lazy in ((image for image in [face] * 5), iter([face] * 5)):
+        assert sum(1 for answer in fer(lazy, batch_size=2) if answer["label"] == expected["label"]) == 5
 
 
 def test_url(fer, face, tmp_path):
@@ -238,11 +238,31 @@ def test_sixteen_bit_array_is_scaled_not_clipped(fer, face):
         (np.full((40, 40), -1.0), ValueError, "floats in \\[0, 1\\]"),
         ({"picture": 1}, ValueError, "'image'.*picture"),
         (42, TypeError, "not int"),
+        (np.zeros((0, 40, 3), np.uint8), ImageError, r"not \(0, 40, 3\)"),
+        (
+            np.zeros((40, 40), [(f"field{n}", "u1") for n in range(99)]),
+            ImageError,
+            "not ..'field0', 'u1'.*: convert it",
+        ),
+        (np.full((40, 40), None), ImageError, "not object: convert it"),
+        (np.broadcast_to(np.uint8(0), (100_000, 100_000)), ImageError, "refused as too large an image"),
+        (torch.empty(3, 40, 40, device="meta"), ImageError, "torch tensor without plain numbers"),
+        (torch.zeros(40, 40).to_sparse(), ImageError, "torch tensor without plain numbers"),
+        ({"bytes": 1, "path": None}, TypeError, "not NoneType"),
+        ({"x" * 1_000_000: 1}, ValueError, "'image'"),
+        ({"bytes": b"x", "path": "x" * 1_000_000}, ImageError, "is not a readable image"),
+        ("x" * 1_000_000, ImageError, "is not a readable image"),
+        ("no face?\n" * 100_000, FileNotFoundError, "No image file"),
+        (f"data:{'x' * 1_000_000}", ImageError, "is not a readable image"),
+        (f"http://127.0.0.1:9/{'x' * 1_000_000}", ImageError, "cannot be fetched"),
     ],
 )
 def test_what_is_no_image_is_said(fer, wrong, error, says):
-    with pytest.raises(error, match=says):
-        fer(wrong)
+    for images in (wrong, [wrong], iter([wrong])):
+        with pytest.raises(error, match=says) as raised:
+            list(fer(images, timeout=2))
+        said = str(raised.value)
+        assert len(said) < 300 and said.isprintable() and "x" * 81 not in said
 
 
 def test_postscript_and_pipes_are_no_images_and_start_nothing(fer, face, tmp_path, monkeypatch):

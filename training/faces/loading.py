@@ -10,11 +10,12 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from datasets.exceptions import DatasetGenerationError
 
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.releases.expressions import label_names, listed
-from affectnet_plus.releases.files import RASTER_ENDINGS
+from affectnet_plus.releases.files import RASTER_ENDINGS, check_utf8, shortened
 from affectnet_plus.training.faces.joining import joined
 from affectnet_plus.training.faces.shares import classes_of, shares_of
 from affectnet_plus.training.faces.split import METADATA, NO_AFFECT, Split, broken_images, without_broken_images
@@ -31,6 +32,8 @@ def load_rows(args) -> datasets.DatasetDict:
             f"No data was named: --data_dir (or ${affectnet_plus.DATA_DIR_VARIABLE}) is for a release of AffectNet+, "
             "--dataset_name for any other dataset."
         )
+    if args.dataset_name:
+        _check_name(args.dataset_name)
     try:
         if args.dataset_name:
             builder = datasets.load_dataset_builder(args.dataset_name, args.dataset_config_name)
@@ -39,9 +42,26 @@ def load_rows(args) -> datasets.DatasetDict:
         else:
             name = args.dataset_config_name or args.release()[1]
             rows = datasets.load_dataset("affectnet_plus", name, data_dir=args.data_dir, on_error=args.on_error)
-    except FileNotFoundError as error:
-        raise ValueError(f"No dataset at {args.dataset_name or args.data_dir!r}: {error}") from error
+    except (FileNotFoundError, ConnectionError) as error:
+        where = shortened(repr(args.dataset_name or args.data_dir), 120)
+        raise ValueError(f"No dataset at {where}: {shortened(str(error), 150)}") from error
+    except affectnet_plus.ReleaseError:
+        raise
+    except (pa.ArrowInvalid, OSError, DatasetGenerationError) as error:  # such as a part of a Parquet file
+        reason = shortened(str(error.__cause__ or error), 100)
+        raise ValueError(f"A file of {args.dataset_name!r} cannot be read ({reason}): replace it.") from error
     return rows
+
+
+def _check_name(folder: str) -> None:
+    """Raises `ValueError` where `datasets` would look for something else than this folder."""
+    check_utf8(folder, "--dataset_name")
+    found = re.search(r"::|\[|\$\w+", folder)  # a chain of file systems, a pattern, a variable
+    if found and os.path.isdir(folder) and (found.group()[0] != "$" or os.path.expandvars(folder) != folder):
+        raise ValueError(
+            f"--dataset_name {shortened(folder, 120)} has {found.group()!r} in its name, which `datasets` does not "
+            "take for a part of it: rename the folder."
+        )
 
 
 def load_split(
@@ -165,11 +185,18 @@ def images_in(folder: str, on_error: str) -> Split:
 
 def _images(rows: datasets.Dataset, args) -> datasets.Dataset:
     _check_column(rows, "image_column_name", args)
-    if nulls := rows.data.column(args.image_column_name).null_count:
+    column = args.image_column_name
+    try:
+        images = rows.select_columns(column).cast_column(column, datasets.Image(decode=False))
+    except (pa.ArrowInvalid, NotImplementedError, TypeError, ValueError):
         raise ValueError(
-            f"Column {args.image_column_name!r} of {rows.split} has {nulls} rows without an image: leave them out."
-        )
-    return rows.select_columns(args.image_column_name).cast_column(args.image_column_name, datasets.Image(decode=False))
+            f"Column {column!r} of {rows.split} holds {shortened(str(rows.features[column]))}, no images: name another "
+            "--image_column_name."
+        ) from None
+    nulls = [pc.is_null(pc.struct_field(images.data.column(0), name)) for name in ("bytes", "path")]
+    if count := pc.sum(pc.and_(*nulls)).as_py():
+        raise ValueError(f"Column {column!r} of {rows.split} has {count} rows without an image: leave them out.")
+    return images
 
 
 def _metadata(rows: datasets.Dataset) -> datasets.Dataset | None:
@@ -201,7 +228,7 @@ def _metadata(rows: datasets.Dataset) -> datasets.Dataset | None:
 
 def _check_column(rows: datasets.Dataset, flag: str, args) -> None:
     if (column := getattr(args, flag)) not in rows.column_names:
-        raise ValueError(f"No column {column!r} in {rows.split}, only {', '.join(rows.column_names)}: see --{flag}.")
+        raise ValueError(f"No column {column!r} in {rows.split}, only {listed(rows.column_names)}: see --{flag}.")
 
 
 def _ids_and_names(rows: datasets.Dataset, images: datasets.Dataset) -> tuple[np.ndarray, np.ndarray, str]:
@@ -223,12 +250,17 @@ def _labels(rows: datasets.Dataset, args) -> tuple[np.ndarray, list[str]]:
     kind = getattr(feature, "dtype", "")
     if isinstance(feature, datasets.ClassLabel):
         names = feature.names
+        if wrong := [value for value in values if value is not None and not -1 <= value < len(names)]:
+            raise ValueError(
+                f"Column {column!r} of {rows.split} holds {wrong[0]} as a class in {len(wrong)} rows, and it has names "
+                f"for 0 to {len(names) - 1}: put -1 where there is no label, or give it all names."
+            )
     else:
         numbered = kind.startswith(("int", "uint")) and len(set(values)) <= len(affectnet_plus.CATEGORIES) + 1  # and -1
         if not (numbered or kind == "string"):
             raise ValueError(
-                f"Column {column!r} holds {kind or feature}, no class names and no numbers of classes: cast it to a "
-                "ClassLabel with names, or name another --label_column_name."
+                f"Column {column!r} holds {shortened(str(kind or feature))}, no class names and no numbers of classes: "
+                "cast it to a ClassLabel with names, or name another --label_column_name."
             )
         names = sorted({str(value) for value in values if value not in (None, -1)})
         place = {name: index for index, name in enumerate(names)}
@@ -299,7 +331,13 @@ def _soft_labels(rows: datasets.Dataset, args, labels: np.ndarray, to_ours: np.n
             f"Column {column!r} of {rows.split} does not hold {len(to_ours)} scores in every row, one per class name "
             f"of {args.label_column_name!r}: see --soft_label_column_name."
         )
-    values = np.array(values, dtype=np.float64)
+    try:
+        values = np.array(values, dtype=np.float64).reshape(len(rows), len(to_ours))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"Column {column!r} of {rows.split} holds {shortened(str(rows.features[column]))}, no scores: see "
+            "--soft_label_column_name."
+        ) from None
     if (wrong := ~((values >= 0) & (values <= 1 + 1e-6)).all(axis=1)).any():
         raise ValueError(
             f"Column {column!r} of {rows.split} holds scores that are not from 0 to 1 in {int(wrong.sum())} rows, "

@@ -7,6 +7,7 @@ import numpy as np
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
 from affectnet_plus.releases.expressions import label_names
+from affectnet_plus.releases.files import shortened
 
 
 def shares_of(rows: datasets.Dataset, args) -> np.ndarray | None:
@@ -57,4 +58,4 @@ def _problem(scores, number: int) -> str | None:
     if not wrong:
         return None
     cure = ": divide counts of votes by their sum, percentages by 100" if str(wrong[0])[:1].isdigit() else ""
-    return f"{wrong[0]!r} is no share from 0 to 1{cure}."
+    return f"{shortened(repr(wrong[0]), 40)} is no share from 0 to 1{cure}."

@@ -14,6 +14,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import under_present_names
+from affectnet_plus.modeling.model_card import escaped
 from affectnet_plus.training.arguments import read_record
 from affectnet_plus.training.faces import Split
 from affectnet_plus.training.metrics import js_divergence, ranks_of
@@ -150,7 +151,7 @@ def write_card(output_dir: Path, settings: dict) -> None:
     card = DatasetCard.from_template(
         DatasetCardData(configs=[{"config_name": "default", "data_files": files}]),
         template_str=_CARD,
-        data=settings["data"],
+        data=escaped(settings["data"]),
         scores=SCORES,
         expressions=EXPRESSIONS,
         unknown=[name for name in EXPRESSIONS if name not in settings.get("expressions", EXPRESSIONS)],
