@@ -13,6 +13,8 @@ from concurrent.futures.process import BrokenProcessPool
 from types import FrameType
 from typing import Any
 
+import multiprocess
+
 _given_up: Any = None  # in a process of `mapped`: an event, set when nobody waits for its work any more
 
 
@@ -119,8 +121,9 @@ _life_line: tuple[int, int] | None = None  # a pipe whose writing end only this 
 
 @contextlib.contextmanager
 def forks_end_with_this() -> Iterator[None]:
-    """The same for processes that a library forks meanwhile: none outlives this one, none minds Ctrl-C."""
+    """The same for processes that `datasets` forks meanwhile: none outlives this one or is left, none minds Ctrl-C."""
     global _life_line
+    others = set(multiprocess.active_children())
     _life_line = os.pipe()
     try:
         with interruptible():
@@ -130,6 +133,8 @@ def forks_end_with_this() -> Iterator[None]:
         _life_line = None
         os.close(reading)
         os.close(writing)
+        for child in set(multiprocess.active_children()) - others:  # of a pool that was interrupted while it was made
+            child.kill()
 
 
 def _hold_life_line() -> None:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from .find import UNFINISHED
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NO_ROOM_IN_WORDS = re.compile(  # of libraries that have their own errors; the last are PyTorch's
     r"no space left on device|disk quota exceeded|file too large|file write failed|unexpected pos \d+ vs \d+", re.I
 )
