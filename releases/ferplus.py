@@ -1,7 +1,8 @@
 """FER+: the faces of FER2013 with ten people's votes on the same eight expressions (Barsoum et al., 2016).
 
 https://arxiv.org/abs/1608.01041; the votes are fer2013new.csv of https://github.com/microsoft/FERPlus, the images those
-of FER2013: either fer2013.csv, as Kaggle gives it, or the folders of PNG files that FER+'s own script makes of it.
+of FER2013: either fer2013.csv or icml_face_data.csv, as Kaggle gives them, or the folders of PNG files that FER+'s own
+script makes of the former. Both hold the same rows in the same order.
 
 `image_id` is the row of both CSV files, counted from 0. The number in a name such as "fer0000012.png" is another one:
 withdrawn images have none, and three faces of the training set are named twice.
@@ -40,7 +41,7 @@ ABOUT = FERPLUS
 SPLITS = {"train": (28_709, None), "validation": (3_589, None), "test": (3_589, None)}
 MARKS = ("fer2013new.csv",)
 VOTES = (*EXPRESSIONS, "unknown", "not_a_face")
-_VOTES, _PIXELS = "fer2013new.csv", "fer2013.csv"
+_VOTES, _PIXELS = "fer2013new.csv", ("fer2013.csv", "icml_face_data.csv")
 _USAGES = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 _FOLDERS = {"train": "FER2013Train", "validation": "FER2013Valid", "test": "FER2013Test"}
 _COLUMNS = ("Usage", "Image name", *LABEL_ORDERS["ferplus"], "unknown", "NF")
@@ -56,22 +57,23 @@ class VoteShard(NamedTuple):
     lines: list[list[str]]
     folder: str | None  # of the PNG files
     pixels_path: str | None
-    offsets: np.ndarray | None  # (n, 2) bytes of each row in fer2013.csv
+    offsets: np.ndarray | None  # (n, 2) bytes of each row in the file of pixels
+    column: int  # of pixels there
 
     def __len__(self) -> int:
         return len(self.numbers)
 
 
 def folders(release: str, config_name: str) -> dict[str, str]:
-    """{split: what its images are read from}; one file for all where they are in fer2013.csv."""
+    """{split: what its images are read from}; one file for all where their pixels are in one."""
     found = {split: os.path.join(release, folder) for split, folder in _FOLDERS.items()}
     found = {split: folder for split, folder in found.items() if tree.is_folder(folder)}
-    pixels = os.path.join(release, _PIXELS)
-    if not found and tree.is_file(pixels):
-        found = dict.fromkeys(_FOLDERS, pixels)
+    files = [path for path in (os.path.join(release, name) for name in _PIXELS) if tree.is_file(path)]
+    if not found and files:
+        found = dict.fromkeys(_FOLDERS, files[0])
     if not found:
         raise ReleaseError(
-            f"{release} has {_VOTES} but no images: put {_PIXELS} of FER2013 beside it, or the folders "
+            f"{release} has {_VOTES} but no images: put {' or '.join(_PIXELS)} of FER2013 beside it, or the folders "
             f"{listed(_FOLDERS.values())} that FER+'s script makes of it."
         )
     return found
@@ -93,12 +95,12 @@ def shards(release: str, config) -> dict[str, tuple[list[VoteShard], list[Damage
     if not lines:
         raise ReleaseError(f"{path} has no rows: download it again.")
     places = folders(release, config.name)
-    offsets = None
-    if tree.is_file(next(iter(places.values()))):
-        offsets = _line_offsets(os.path.join(release, _PIXELS))
+    offsets, column = None, 0
+    if tree.is_file(pixels := next(iter(places.values()))):
+        offsets, column = _line_offsets(pixels)
         if len(offsets) != len(lines):
             raise ReleaseError(
-                f"{os.path.join(release, _PIXELS)} has {len(offsets)} rows and {path} {len(lines)}: they go together "
+                f"{pixels} has {len(offsets)} rows and {path} {len(lines)}: they go together "
                 "row by row, so download both again."
             )
     found: dict[str, tuple[list[VoteShard], list[Damage]]] = {}
@@ -114,6 +116,7 @@ def shards(release: str, config) -> dict[str, tuple[list[VoteShard], list[Damage
                     None if offsets is not None else place,
                     None if offsets is None else place,
                     None if offsets is None else offsets[chunk],
+                    column,
                 )
                 for chunk in chunks
             ],
@@ -127,11 +130,16 @@ def shards(release: str, config) -> dict[str, tuple[list[VoteShard], list[Damage
     return found
 
 
-def _line_offsets(path: str) -> np.ndarray:
-    """(rows, 2): where each row of a CSV with a header begins and ends, in bytes."""
+def _line_offsets(path: str) -> tuple[np.ndarray, int]:
+    """(rows, 2): where each row of a CSV with a header begins and ends, in bytes; and which column holds pixels."""
     with io.FileIO(tree.on_disk(path)) as raw, io.BufferedReader(raw, 1 << 20) as file:
-        ends = np.cumsum([len(line) for line in lines_of(file, path)])
-    return np.stack([ends[:-1], ends[1:]], axis=1)
+        header = next(lines_of(file, path), b"")
+        ends = np.cumsum([len(header), *(len(line) for line in lines_of(file, path))])
+    columns = [name.strip(' "\r\n') for name in header.decode("utf-8-sig", "replace").split(",")]
+    if "pixels" not in columns:
+        found = listed(columns, letters=60)
+        raise ReleaseError(f"{path} has no column 'pixels' in its first line (found {found}): download it again.")
+    return np.stack([ends[:-1], ends[1:]], axis=1), columns.index("pixels")
 
 
 def times(release: str, config) -> list:
@@ -183,8 +191,8 @@ def rows(shard: VoteShard, config) -> Iterator[tuple | Damage]:
                 raise Damage("is missing", "annotation without image", image)
             image = image_of(image, archived)
         else:
-            assert file is not None and shard.offsets is not None, "a shard without a folder is of fer2013.csv"
-            image = {"bytes": _png(file, shard.offsets[place], f"{shard.pixels_path}, row {number}"), "path": name}
+            assert file is not None, "a shard without a folder has a file of pixels"
+            image = {"bytes": _png(file, shard, place, f"{shard.pixels_path}, row {number}"), "path": name}
         return number, image, label, None, numbers.tobytes(), dict(zip(VOTES, votes.tolist(), strict=True))
 
     try:
@@ -194,11 +202,13 @@ def rows(shard: VoteShard, config) -> Iterator[tuple | Damage]:
             file.close()
 
 
-def _png(file: io.FileIO, offsets: np.ndarray, here: str) -> bytes:
-    file.seek(int(offsets[0]))
-    fields = file.read(int(offsets[1] - offsets[0])).decode("ascii", "replace").replace('"', "").split(",")
+def _png(file: io.FileIO, shard: VoteShard, place: int, here: str) -> bytes:
+    assert shard.offsets is not None
+    start, end = shard.offsets[place].tolist()
+    file.seek(start)
+    fields = file.read(end - start).decode("ascii", "replace").replace('"', "").split(",")
     try:
-        pixels = np.array(plain_number(fields[1]).split(), dtype=int)
+        pixels = np.array(plain_number(fields[shard.column]).split(), dtype=int)
         if pixels.size != _SIDE**2 or pixels.min() < 0 or pixels.max() > 255:
             raise ValueError
     except (ValueError, IndexError, OverflowError):

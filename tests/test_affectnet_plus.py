@@ -378,3 +378,13 @@ def test_what_an_extra_is_needed_for_names_it(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["synthesize", str(tmp_path / "release")])
     assert stopped.value.code == 2 and 'pip install "affectnet-plus[synthetic]"' in capsys.readouterr().err
+
+
+def test_rows_written_as_json_have_their_landmarks_when_cast_as_documented(release, tmp_path):
+    ds = load(release, split="train")
+    snippet = (REPOSITORY / "docs/data.md").read_text().partition("points = ")[2].partition("```")[0]
+    names = {"ds": ds, "List": datasets.List, "Value": datasets.Value}
+    exec("points = " + snippet.replace("rows.jsonl", f"{tmp_path}/x"), names)
+    lines = [json.loads(line) for line in (tmp_path / "x").read_text().splitlines()]
+    for name in ("landmarks_68", "landmarks_29"):
+        assert [line[name] for line in lines] == ds[name][:]

@@ -10,8 +10,16 @@ from PIL import Image
 
 from affectnet_plus import EXPRESSIONS, GENDERS, LABEL_ORDERS, match_expressions
 from affectnet_plus.synthetic import synthesize
-from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.faces import PermutationSampler, Split, images_in, known_truth, load_split, split_to_label
+from affectnet_plus.training.arguments import DataArguments, TrainingDataArguments
+from affectnet_plus.training.faces import (
+    PermutationSampler,
+    Split,
+    images_in,
+    known_truth,
+    load_split,
+    load_splits,
+    split_to_label,
+)
 from affectnet_plus.training.soft_fer import groups_of
 
 
@@ -95,6 +103,20 @@ def test_what_lies_beside_the_images_of_a_folder_is_counted_and_named(tmp_path):
     (folder / "linked").symlink_to(elsewhere)
     with pytest.warns(UserWarning, match="2 files or links to folders.*'e.heic', 'linked'"):
         assert len(images_in(str(folder), "raise")) == 4
+
+
+def test_faces_of_validation_in_train_are_counted(tmp_path):
+    for split, faces in (("train", range(40)), ("validation", range(38, 48)), ("test", range(60, 68))):
+        for n in faces:
+            folder = tmp_path / split / EXPRESSIONS[n % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), n).save(folder / f"{split}-{n}.png")
+    args = TrainingDataArguments(dataset_name=str(tmp_path))
+    with pytest.warns(UserWarning, match="2 of 10 faces of validation are in train as well, byte for byte"):
+        load_splits(args)
+    args.eval_split_name = "test"
+    with warnings.catch_warnings(action="error"):
+        load_splits(args)
 
 
 RAF_DB = ["surprise", "fear", "disgust", "happy", "sad", "anger", "neutral"]

@@ -32,7 +32,7 @@ def name_of(row):
     return f"fer{row - (row > 3):07}.png"
 
 
-@pytest.fixture(params=["fer2013.csv", "folders"])
+@pytest.fixture(params=["fer2013.csv", "icml_face_data.csv", "folders"])
 def ferplus(request, tmp_path):
     """FER+ as people hold it, with noise for faces."""
     pixels = np.random.default_rng(0).integers(0, 256, (len(VOTES), 48, 48), dtype=np.uint8)
@@ -49,8 +49,12 @@ def ferplus(request, tmp_path):
             if votes[9] < 10:
                 PIL.Image.fromarray(pixels[n]).save(folder / name_of(n))
     else:
-        lines = [f"0,{' '.join(map(str, image.ravel()))},{VOTES[n][0]}" for n, image in enumerate(pixels)]
-        (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n" + "\n".join(lines) + "\n")
+        texts = [(VOTES[n][0], " ".join(map(str, image.ravel()))) for n, image in enumerate(pixels)]
+        if request.param == "fer2013.csv":
+            lines = ["emotion,pixels,Usage", *(f"0,{text},{usage}" for usage, text in texts)]
+        else:
+            lines = ["emotion, Usage, pixels", *(f"0,{usage},{text}" for usage, text in texts)]
+        (tmp_path / request.param).write_text("\n".join(lines) + "\n")
     return tmp_path, pixels
 
 
@@ -90,17 +94,21 @@ def test_rules_for_faces_without_one_expression_can_be_chosen(ferplus):
 
 def test_ferplus_that_does_not_fit_together(ferplus):
     root, _ = ferplus
-    if (pixels := root / "fer2013.csv").exists():
+    if pixels := next((root / name for name in ("fer2013.csv", "icml_face_data.csv") if (root / name).exists()), None):
         text = pixels.read_text()
+        header, _, rows = text.partition("\n")
         for other in (" x", " 0_"):
-            pixels.write_text(text.replace(" ", other, 1))
-            with pytest.raises(ReleaseError, match="fer2013.csv, row 0 does not hold 48 x 48 grey values"):
+            pixels.write_text(f"{header}\n{rows.replace(' ', other, 1)}")
+            with pytest.raises(ReleaseError, match=f"{pixels.name}, row 0 does not hold 48 x 48 grey values"):
                 load(root, "ferplus")
         pixels.write_text(text + text.splitlines()[1] + "\n")
-        with pytest.raises(ReleaseError, match="fer2013.csv has 9 rows and .*fer2013new.csv 8"):
+        with pytest.raises(ReleaseError, match=f"{pixels.name} has 9 rows and .*fer2013new.csv 8"):
+            load(root, "ferplus")
+        pixels.write_text(text.replace("pixels", "picture", 1))
+        with pytest.raises(ReleaseError, match=f"{pixels.name} has no column 'pixels'"):
             load(root, "ferplus")
         pixels.unlink()
-        with pytest.raises(ReleaseError, match="but no images: put fer2013.csv of FER2013 beside it, or the folders"):
+        with pytest.raises(ReleaseError, match="but no images: put fer2013.csv or icml_face_data.csv of FER2013"):
             load(root, "ferplus")
     else:
         (root / "FER2013Train/fer0000000.png").unlink()

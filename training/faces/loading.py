@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch.distributed as dist
 from datasets.exceptions import DatasetGenerationError
 
 import affectnet_plus
@@ -134,7 +135,24 @@ def load_splits(args, with_soft_labels: bool = False, without_class: bool = Fals
     if args.dataset_name and args.on_error == "raise":
         for problem in broken_images(evaluation).values():
             raise ValueError(f"{problem} --on_error skip leaves broken images out.")
+    if args.dataset_name and args.train_split_name != args.eval_split_name:  # `check` tells it of a release
+        _warn_of_same_faces(train, evaluation)
     return train, evaluation
+
+
+def _warn_of_same_faces(train: Split, evaluation: Split) -> None:
+    """Says how many image files of `evaluation` are in `train` as well, byte for byte; nothing is decoded for it."""
+    if dist.is_initialized() and dist.get_rank():
+        return
+    hashes = [split.hashes() for split in (train, evaluation)]
+    if any(of_split is None for of_split in hashes):  # not on this machine
+        return
+    if count := int(np.isin(hashes[1], hashes[0]).sum()):
+        warnings.warn(
+            f"{count:,} of {len(evaluation):,} faces of {evaluation.name} are in {train.name} as well, byte for byte: "
+            "figures on them flatter the model. Leave them out of one of the two.",
+            stacklevel=2,
+        )
 
 
 def split_to_label(rows: datasets.Dataset, args) -> Split:

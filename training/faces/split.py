@@ -60,9 +60,13 @@ class Split:
 
     def read_contents(self) -> None:
         """Hash every image file, once: what `folds` go by where all of them can be read as files."""
-        if self.folds_by is not None:
-            return
-        hashes = []
+        if self.folds_by is None:
+            self.contents = self.hashes()
+            self.folds_by = "id" if self.contents is None else "content"
+
+    def hashes(self) -> np.ndarray | None:
+        """(N,) a hash of each image file as it is stored; None where one of them cannot be read as a file."""
+        hashes: list[int] = []
         try:
             with (
                 ThreadPoolExecutor() as threads,
@@ -72,9 +76,8 @@ class Split:
                     hashes += threads.map(_hash_of_file, rows.column(0).to_pylist())
                     progress.update(len(rows))
         except OSError:
-            self.folds_by = "id"
-            return
-        self.contents, self.folds_by = np.array(hashes, dtype=np.uint64), "content"
+            return None
+        return np.array(hashes, dtype=np.uint64)
 
     def folds(self, num_folds: int, by: str | None = None) -> np.ndarray:
         """(N,) the fold of each row, 0 to `num_folds` - 1, by a hash that is the same everywhere.
