@@ -76,8 +76,9 @@ _modules_before = 0  # how many there were when that was last seen to
 def interruptible() -> Iterator[None]:
     """Ctrl-C raises `KeyboardInterrupt` in this process alone, and where it is heard.
 
-    In the middle of a fork (`os.register_at_fork`) and in `__del__` Python drops what is raised, so there it waits for
-    a moment. What is forked does not mind Ctrl-C: this process ends it.
+    In the middle of a fork it would break what is forked, so there it waits for a moment; where Python drops what is
+    raised (in `__del__`, and where a weak reference ends), it is raised once more. What is forked does not mind Ctrl-C:
+    this process ends it.
     """
     global _modules_before
     before = signal.getsignal(signal.SIGINT)
@@ -95,25 +96,25 @@ def interruptible() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:
             return
-        if _forking or _in_finalizer(frame):
+        if not _forking:
+            raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, 0.02)  # rings at SIGALRM
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if what.exc_type is KeyboardInterrupt:
             signal.setitimer(signal.ITIMER_REAL, 0.02)
         else:
-            raise KeyboardInterrupt
+            hook(what)
 
     handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGALRM)}
+    hook, sys.unraisablehook = sys.unraisablehook, dropped
     try:
         yield
     finally:
+        sys.unraisablehook = hook
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def _in_finalizer(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_name == "__del__":
-            return True
-        frame = frame.f_back
-    return False
 
 
 _life_line: tuple[int, int] | None = None  # a pipe whose writing end only this process has

@@ -68,6 +68,7 @@ class Script:
 
 def _run(argv: list[str], cwd: str, environment: dict[str, str], files: list[str]) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests were started by
     for descriptor, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(cwd)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from affectnet_plus import EXPRESSIONS
@@ -45,7 +46,7 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
     if column not in names:
         raise ValueError(f"{folder} has no column {column!r}, only {', '.join(names)}: label these rows anew.")
     with_human = {"human_label"} & set(names)  # label.py writes it; others may not
-    table = pq.read_table(files, columns=["image_id", column, *with_human])
+    table = pa.concat_tables(read_file(file, ["image_id", column, *with_human]) for file in files)
     ids = table["image_id"].to_pylist()
     scores = dict(zip(ids, table[column].to_pylist(), strict=True))
     wanted = split.ids.tolist()
@@ -63,6 +64,15 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
                 f"written there in {share:.0%} of the rows of {split.name}. Label these rows."
             )
     return np.array([scores[row_id] for row_id in wanted], dtype=np.float64)
+
+
+def read_file(file: str | os.PathLike, columns: list[str] | None = None) -> pa.Table:
+    """A file of label.py, or some of its columns; raises `ValueError` where it is damaged."""
+    try:
+        return pq.read_table(file, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{file} cannot be read ({reason}): delete it, and label these rows anew.") from error
 
 
 def expressions_of(folder: str) -> list[str]:
