@@ -100,7 +100,7 @@ def interruptible() -> Iterator[None]:
             raise KeyboardInterrupt
         signal.setitimer(signal.ITIMER_REAL, 0.02)  # rings at SIGALRM
 
-    def dropped(what: sys.UnraisableHookArgs) -> None:
+    def dropped(what: "sys.UnraisableHookArgs") -> None:
         if what.exc_type is KeyboardInterrupt:
             signal.setitimer(signal.ITIMER_REAL, 0.02)
         else:

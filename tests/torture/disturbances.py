@@ -1,5 +1,6 @@
 """Kills, interrupts, full disks and second runs, each at a random moment; then the same command again."""
 
+import contextlib
 import os
 import random
 import re
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .commands import Command, Ended, begun, described, end_of, new_folder, session, wait_until
@@ -96,31 +98,36 @@ def _finished_before(end: Ended) -> bool:
     return end.status == 2 and "holds a finished model" in end.error or "holds finished experts" in end.error
 
 
+@contextlib.contextmanager
+def small_disk(folder: Path, kib: int) -> Iterator[Callable[[], object] | None]:
+    """A new disk at `folder`; yields what gives it more room, or None where none can be mounted."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        yield None
+        return
+    try:
+        yield lambda: subprocess.run(["mount", "-o", "remount,size=512m", str(folder)], check=True)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 def full_disk(command: Command, folder: Path, unbroken: Unbroken, rng: random.Random) -> str | None:
     """None where no disk can be mounted."""
-    size = unbroken.of(command)[2]
     part = rng.choice(["out", "out", "cache"])
-    (folder / part).mkdir()
-    kib = max(4, int(rng.uniform(0.02, 1.1) * size / 1024)) if part == "out" else rng.choice([4, 16, 64])
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", folder / part], capture_output=True
-    )
-    if mounted.returncode:
-        return None
-    try:
+    needed = unbroken.of(command)[2] / 1024
+    kib = max(4, int(rng.uniform(0.02, 1.1) * needed)) if part == "out" else rng.choice([4, 16, 64])
+    with small_disk(folder / part, kib) as grow:
+        if grow is None:
+            return None
         end = end_of(command.start(folder))
-        if (
-            end.wrong
-            or end.status not in (0, 2)
-            or (end.status == 2 and "there is no room on its disk" not in end.error)
-        ):
+        said = end.status == 2 and "there is no room on its disk" in end.error
+        if end.wrong or not (said or end.status == 0):
             return f"{kib} KiB for {part}/, status {end.status}: {end.wrong or end.error}"
         if halves := [path.name for pattern in _HALF for path in (folder / "out").rglob(pattern)]:
             return f"{kib} KiB for {part}/: leaves {halves}"
-        subprocess.run(["mount", "-o", "remount,size=512m", folder / part], check=True)
+        grow()
         return finished(command, folder, unbroken)
-    finally:
-        subprocess.run(["umount", "--lazy", folder / part], check=True)
 
 
 DISTURBANCES = {

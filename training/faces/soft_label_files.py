@@ -66,10 +66,10 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
     return np.array([scores[row_id] for row_id in wanted], dtype=np.float64)
 
 
-def read_file(file: str | os.PathLike, columns: list[str] | None = None) -> pa.Table:
-    """A file of label.py, or some of its columns; raises `ValueError` where it is damaged."""
+def read_file(file: str | os.PathLike, columns: list[str] | None = None, read=pq.read_table) -> pa.Table | pa.Schema:
+    """What `read` gives of a file of label.py, or of some of its columns; raises `ValueError` where it is damaged."""
     try:
-        return pq.read_table(file, columns=columns)
+        return read(file, columns=columns) if columns else read(file)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{file} cannot be read ({reason}): delete it, and label these rows anew.") from error
@@ -94,4 +94,4 @@ def files_of(folder: str, split: str) -> list[Path]:
 
 def columns_of(folder: str, split: str) -> list[str]:
     """The columns of those files."""
-    return pq.read_schema(files_of(folder, split)[0]).names
+    return read_file(files_of(folder, split)[0], read=pq.read_schema).names

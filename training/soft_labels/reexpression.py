@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from affectnet_plus.training.arguments import read_record
-from affectnet_plus.training.faces import files_of, read_soft_labels
+from affectnet_plus.training.faces import files_of, read_file, read_soft_labels
 from affectnet_plus.training.soft_labels.calibration import prior_of_rows, reexpress
 from affectnet_plus.training.soft_labels.evaluation_rows import check_votes, load_evaluation
 from affectnet_plus.training.soft_labels.label_files import (
@@ -30,7 +30,7 @@ def express_anew(data_args, args, output_dir: Path) -> None:
         raise ValueError(f"--labels {source} is no folder of label.py: it has no label.json.")
     settings = read_record(source / "label.json", "label these rows anew", splits=dict)
     files = {split: files_of(str(source), split) for split in settings["splits"]}
-    if missing := {"human_label", *SCORES} - set(pq.read_schema(files[next(iter(files))][0]).names):
+    if missing := {"human_label", *SCORES} - set(read_file(files[next(iter(files))][0], read=pq.read_schema).names):
         raise ValueError(f"--labels {source} has no {', '.join(sorted(missing))}: label these faces anew.")
     if not isinstance(settings.get("prior"), dict):
         raise ValueError(
@@ -61,7 +61,7 @@ def express_anew(data_args, args, output_dir: Path) -> None:
         settings["posterior"]["prior_precision"] = precision
     write_settings(output_dir, settings)
     for file in [file for of_split in files.values() for file in of_split]:
-        table = pq.read_table(file)
+        table = read_file(file)
         scores = np.stack([np.array(table[name].to_pylist(), float).reshape(len(table), -1) for name in SCORES])
         human = table["human_label"].fill_null(-1).to_numpy().astype(int)
         split, ids = table["split"][0].as_py(), np.array(table["image_id"].to_pylist())
