@@ -16,11 +16,11 @@ class ReleaseError(DatasetGenerationError, ValueError):
 class Damage(Exception):
     """What is wrong with one row: `kind` is one of `KINDS`, `what` are words that follow the name of the file.
 
-    They may repeat what the file holds: of a long text its middle is left out.
+    They repeat no more than a few words of what the file holds; this is a last resort.
     """
 
     def __init__(self, what: str, kind: str = "unreadable annotation", path: str = ""):
-        what = shortened(what, 120)
+        what = shortened(what, 400)
         super().__init__(what)
         self.what, self.kind, self.path = what, kind, path
 

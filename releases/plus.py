@@ -12,6 +12,7 @@ import orjson
 from . import tree
 from .about import AFFECTNET_PLUS
 from .expressions import ANGLES, CATEGORIES, ETHNICITIES, EXPRESSIONS, GENDERS, SUBSETS, listed
+from .files import shortened
 from .rows import FLOATS, Damage, ReleaseError, Shard, attempts, image_of, nothing, pair_shards, pair_times, read
 
 TITLE = "AffectNet+"
@@ -89,7 +90,7 @@ def _annotation(content: bytes) -> dict:
             # json also takes a byte order mark, and NaN, which the checks below then name by its key.
             annotation = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise Damage(f"does not parse as JSON ({error})" if content else "is empty") from None
+        raise Damage(f"does not parse as JSON ({shortened(str(error))})" if content else "is empty") from None
     if type(annotation) is not dict:
         raise Damage(f"holds {_shown(annotation)}, not an object with the annotation's keys")
     return annotation

@@ -91,7 +91,7 @@ def test_a_network_learns_shares_also_of_rows_without_a_class(tmp_path):
     args = ["--dataset_name", tmp_path / "faces", "--label_order", "fer2013"]
     model = [*SOFT_FER, "--backbone", "test_vit", "--target", "distribution", "--sampler", "balanced"]
     said = train(*args, *model, "--max_train_steps", 4, "--output_dir", "m", script="train_soft_fer.py", cwd=tmp_path)
-    assert "2 rows of validation, first 2, are left out" in said and "of train" not in said
+    assert "2 rows of validation, first 2, are left out" in said and "rows of train" not in said
     config = AutoConfig.from_pretrained(tmp_path / "m")
     assert config.training["all"]["rows"] == 70 and len(config.expressions) == 7
     metrics = json.loads((tmp_path / "m/metrics.json").read_text())
