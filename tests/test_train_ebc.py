@@ -182,7 +182,7 @@ def test_flags_from_a_file(ferplus, tmp_path):
         (["--dataset_name", "{broken}", "--soft_label_column_name", "votes"], ["not from 0 to 1", "first in", "sum"]),
         (["--dataset_name", "{ferplus}", "--pretrained"], ["No pretrained weights of test_vit", "train from scratch"]),
     ],
-    ids=lambda value: value[-2].lstrip("-") if isinstance(value[0], str) and value[0].startswith("--") else None,
+    ids=lambda value: value[-2].lstrip("-") if len(value) > 1 and str(value[0]).startswith("--") else None,
 )
 def test_bad_input_is_one_sentence(flags, says, release, ferplus, broken, tmp_path, monkeypatch, capsys):
     flags = [flag.format(release=release, ferplus=ferplus, broken=broken) for flag in flags]
