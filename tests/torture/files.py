@@ -114,7 +114,7 @@ def _damage_json(file: Path, value, rng: random.Random) -> str:
     while isinstance(inner, (dict, list)) and inner:
         key = rng.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
         where.append(key)
-        if not isinstance(inner[key], (dict, list)) or rng.random() < 0.3:
+        if not isinstance(inner[key], (dict, list)) or not inner[key] or rng.random() < 0.3:
             break
         inner = inner[key]
     if not where:

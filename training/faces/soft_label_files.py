@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.releases import tree
-from affectnet_plus.training.arguments import is_synthetic, read_record
+from affectnet_plus.training.arguments import is_synthetic, read_record, said_as_damage
 from affectnet_plus.training.faces.loading import BY_NUMBER
 from affectnet_plus.training.faces.split import Split
 
@@ -36,7 +36,8 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
     labelled_by = None
     if settings.exists():
         splits = read_record(settings, "label these rows anew", splits=dict)["splits"]
-        labelled_by = splits[split.name].get("ids")
+        with said_as_damage(settings, "label these rows anew"):
+            labelled_by = splits[split.name].get("ids")
     if labelled_by not in (None, split.id_source) and BY_NUMBER in labelled_by + split.id_source:
         raise ValueError(
             f"{folder} knows the rows of {split.name} by {labelled_by}, here they have {split.id_source}, so that a "
@@ -68,11 +69,8 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
 
 def read_file(file: str | os.PathLike, columns: list[str] | None = None, read=pq.read_table) -> pa.Table | pa.Schema:
     """What `read` gives of a file of label.py, or of some of its columns; raises `ValueError` where it is damaged."""
-    try:
+    with said_as_damage(Path(file), "delete it and label these rows anew"):
         return read(file, columns=columns) if columns else read(file)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{file} cannot be read ({reason}): delete it, and label these rows anew.") from error
 
 
 def expressions_of(folder: str) -> list[str]:
