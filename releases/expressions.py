@@ -153,8 +153,8 @@ def _letters(name) -> str:
 
 
 def listed(names: Iterable, most: int = 12) -> str:
-    """The names in quotes, for a message; no more than `most` of them."""
-    names = [repr(name) for name in names]
+    """The names in quotes, for a message; no more than `most` of them, and of long ones the beginning."""
+    names = [name if len(name) <= 60 else f"{name[:50]} ...'" for name in map(repr, names)]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

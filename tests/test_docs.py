@@ -36,6 +36,8 @@ FLAGS_OF_OTHERS = {
     "--nproc_per_node",
     "--force-reinstall",
     "--no-deps",
+    "--quiet",
+    "--minutes",
     "--wheel-dir",
 }
 

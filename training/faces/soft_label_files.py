@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.releases import tree
-from affectnet_plus.training.arguments import is_synthetic, read_record
+from affectnet_plus.training.arguments import is_synthetic, read_record, said_as_damage
 from affectnet_plus.training.faces.loading import BY_NUMBER
 from affectnet_plus.training.faces.split import Split
 
@@ -36,7 +36,8 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
     labelled_by = None
     if settings.exists():
         splits = read_record(settings, "label these rows anew", splits=dict)["splits"]
-        labelled_by = splits[split.name].get("ids")
+        with said_as_damage(settings, "label these rows anew"):
+            labelled_by = splits[split.name].get("ids")
     if labelled_by not in (None, split.id_source) and BY_NUMBER in labelled_by + split.id_source:
         raise ValueError(
             f"{folder} knows the rows of {split.name} by {labelled_by}, here they have {split.id_source}, so that a "
@@ -46,7 +47,8 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
     if column not in names:
         raise ValueError(f"{folder} has no column {column!r}, only {', '.join(names)}: label these rows anew.")
     with_human = {"human_label"} & set(names)  # label.py writes it; others may not
-    table = pa.concat_tables(read_file(file, ["image_id", column, *with_human]) for file in files)
+    with said_as_damage(folder, "label these rows anew"):
+        table = pa.concat_tables(read_file(file, ["image_id", column, *with_human]) for file in files)
     ids = table["image_id"].to_pylist()
     scores = dict(zip(ids, table[column].to_pylist(), strict=True))
     wanted = split.ids.tolist()
@@ -68,11 +70,8 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
 
 def read_file(file: str | os.PathLike, columns: list[str] | None = None, read=pq.read_table) -> pa.Table | pa.Schema:
     """What `read` gives of a file of label.py, or of some of its columns; raises `ValueError` where it is damaged."""
-    try:
+    with said_as_damage(Path(file), "delete it and label these rows anew"):
         return read(file, columns=columns) if columns else read(file)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{file} cannot be read ({reason}): delete it, and label these rows anew.") from error
 
 
 def expressions_of(folder: str) -> list[str]:
