@@ -47,7 +47,8 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> n
     if column not in names:
         raise ValueError(f"{folder} has no column {column!r}, only {', '.join(names)}: label these rows anew.")
     with_human = {"human_label"} & set(names)  # label.py writes it; others may not
-    table = pa.concat_tables(read_file(file, ["image_id", column, *with_human]) for file in files)
+    with said_as_damage(folder, "label these rows anew"):
+        table = pa.concat_tables(read_file(file, ["image_id", column, *with_human]) for file in files)
     ids = table["image_id"].to_pylist()
     scores = dict(zip(ids, table[column].to_pylist(), strict=True))
     wanted = split.ids.tolist()
