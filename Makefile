@@ -102,4 +102,5 @@ lint: .venv/installed
 	mkdir -p .venv/typed/affectnet_plus
 	ln -sfn ../../../affectnet_plus.py .venv/typed/affectnet_plus/__init__.py
 	ln -sfn ../../../inference ../../../releases ../../../modeling .venv/typed/affectnet_plus
+	ln -sfn ../../affectnet_plus_cli .venv/typed
 	MYPYPATH=.venv/typed $(BIN)/mypy

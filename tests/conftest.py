@@ -43,7 +43,7 @@ def wheel(tmp_path_factory):
     """What `pip install` of this checkout would unpack."""
     folder, root = tmp_path_factory.mktemp("wheel"), Path(__file__).parents[1]
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for part in ("inference", "releases", "modeling", "synthetic", "training"):
+    for part in ("affectnet_plus_cli", "inference", "releases", "modeling", "synthetic", "training"):
         shutil.copytree(root / part, folder / "source" / part, ignore=ignored)
     for part in ("affectnet_plus.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / part, folder / "source")

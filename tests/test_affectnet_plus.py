@@ -27,7 +27,7 @@ from released import (
 import affectnet_plus
 from affectnet_plus import CATEGORIES, EXPRESSIONS, ReleaseError, recognise
 from affectnet_plus.releases.check import check
-from affectnet_plus.releases.command_line import main
+from affectnet_plus_cli import main
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from test_predict import ffmpeg, write_video
 
 from affectnet_plus.inference.app import POLICY
 from affectnet_plus.modeling import BUNDLED_MODEL, BUNDLED_ONNX
-from affectnet_plus.releases.command_line import main
+from affectnet_plus_cli import main
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CAMERA = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a test picture
@@ -34,7 +34,7 @@ sys.modules.update(dict.fromkeys(["torch", "torchvision", "timm", "transformers"
 # It says on standard output how often the network ran and where it connects to.
 SERVER = f"""{WITHOUT_TORCH}
 from affectnet_plus.modeling import OnnxPipeline
-from affectnet_plus.releases.command_line import main
+from affectnet_plus_cli import main
 
 def note(event, words):
     if event == "socket.connect" and isinstance(words[1], tuple):

@@ -16,9 +16,9 @@ from damages import DAMAGES, META, ROWS, TRAIN, UNANNOTATED, VALIDATION, annotat
 
 from affectnet_plus import EXPRESSIONS, ReleaseError
 from affectnet_plus.releases.check import check
-from affectnet_plus.releases.command_line import main
 from affectnet_plus.releases.findings import KINDS
 from affectnet_plus.synthetic import synthesize
+from affectnet_plus_cli import main
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
@@ -304,7 +304,7 @@ def test_exit_status_of_a_real_process(release, tmp_path):
             [
                 sys.executable,
                 "-c",
-                "from affectnet_plus.releases.command_line import main; main()",
+                "from affectnet_plus_cli import main; main()",
                 "check",
                 *arguments,
             ],

@@ -15,7 +15,7 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 from transformers import HfArgumentParser
 
-from affectnet_plus.releases import command_line
+import affectnet_plus_cli
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -96,7 +96,7 @@ def parse(words: list[str], monkeypatch) -> None:
         targets = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[0].split()
         assert set(rest) <= set(targets), f"make has {targets}"
     elif program == "affectnet-plus":
-        parse_only(command_line.main, rest if len(rest) > 1 else [*rest, "--help"], monkeypatch)  # a mere name
+        parse_only(affectnet_plus_cli.main, rest if len(rest) > 1 else [*rest, "--help"], monkeypatch)  # a mere name
     elif program == "accelerate":
         launched = launch_command_parser().parse_args(rest[1:])
         parse(["python", launched.training_script, *launched.training_script_args], monkeypatch)
@@ -158,7 +158,7 @@ def test_every_flag_that_is_named_exists(monkeypatch):
         with monkeypatch.context() as patched:
             parser = HfArgumentParser(arguments_of(script, patched))
         known |= {flag for action in parser._actions for flag in action.option_strings}
-    for path in [*(ROOT / "benchmarks").glob("*.py"), ROOT / "releases/command_line.py"]:
+    for path in [*(ROOT / "benchmarks").glob("*.py"), ROOT / "affectnet_plus_cli/__init__.py"]:
         known |= set(re.findall(r'"(--\w+)"', path.read_text()))
     for document in DOCUMENTS:
         named = {
@@ -205,7 +205,7 @@ def test_the_first_snippet_prints_what_it_says(tmp_path, monkeypatch):
     """Its comments on lines of their own are what the line before gives."""
     monkeypatch.chdir(tmp_path)
     line = next(line for _, line in commands() if line.startswith("affectnet-plus synthesize faces"))
-    synthesize = "from affectnet_plus.releases.command_line import main; main()"
+    synthesize = "from affectnet_plus_cli import main; main()"
     subprocess.run([sys.executable, "-c", synthesize, *shlex.split(line, comments=True)[1:]], check=True)
     code = python_snippets()[0][1]
     session = "".join(

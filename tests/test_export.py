@@ -21,10 +21,10 @@ from huggingface_hub import DatasetCard
 import affectnet_plus
 from affectnet_plus import features
 from affectnet_plus.releases import export as export_module
-from affectnet_plus.releases.command_line import main
 from affectnet_plus.releases.export import export
 from affectnet_plus.releases.find import is_export
 from affectnet_plus.synthetic import synthesize
+from affectnet_plus_cli import main
 
 REPOSITORY = pathlib.Path(affectnet_plus.__file__).parent
 CONFIGURATIONS = {
@@ -64,7 +64,7 @@ def contents(folder):
 
 def run(*args, **environment):
     """`affectnet-plus`, in a process of its own."""
-    code = "import sys; from affectnet_plus.releases.command_line import main; main(sys.argv[1:])"
+    code = "import sys; from affectnet_plus_cli import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, *map(str, args)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -16,14 +16,14 @@ from transformers import AutoModelForImageClassification, ResNetConfig, ResNetFo
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import BUNDLED_MODEL, BUNDLED_ONNX, OnnxNetwork, OnnxPipeline
-from affectnet_plus.releases.command_line import main
+from affectnet_plus_cli import main
 
 PERSON = skimage.data.astronaut()[:240, 60:380]
 SETTINGS = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], "framing": {"margin": 0.3, "aligned": True}}
 WITHOUT_TORCH = """
 import sys
 sys.modules.update(dict.fromkeys(["torch", "torchvision", "timm", "transformers"]))  # each import fails
-from affectnet_plus.releases.command_line import main
+from affectnet_plus_cli import main
 main(sys.argv[1:])
 """
 

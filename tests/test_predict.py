@@ -21,7 +21,7 @@ from transformers import pipeline
 from affectnet_plus.inference import predict_video
 from affectnet_plus.inference.video import read_frames
 from affectnet_plus.modeling import BUNDLED_MODEL
-from affectnet_plus.releases.command_line import main
+from affectnet_plus_cli import main
 
 FRAMES, SIZE = 24, (320, 240)
 
@@ -238,7 +238,7 @@ def test_no_cell_is_a_formula(tmp_path, monkeypatch):
 def test_killed_it_goes_on_and_two_at_once_are_kept_apart(folder, tmp_path, capsys):
     for number in range(40):
         (tmp_path / f"{number:02}.png").write_bytes((folder / "inside/person.png").read_bytes())
-    command = [sys.executable, "-c", "from affectnet_plus.releases.command_line import main; main()", "predict"]
+    command = [sys.executable, "-c", "from affectnet_plus_cli import main; main()", "predict"]
     command += [str(tmp_path), "--output", str(tmp_path / "rows.jsonl")]
     journal = tmp_path / ".rows.jsonl.unfinished"
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

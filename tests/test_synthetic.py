@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from affectnet_plus import CATEGORIES, ETHNICITIES, EXPRESSIONS, GENDERS
-from affectnet_plus.releases.command_line import main
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.synthetic.action_units import ACTION_UNITS
 from affectnet_plus.synthetic.layouts import LAYOUTS
 from affectnet_plus.synthetic.release import SPLITS
+from affectnet_plus_cli import main
 
 FOLDERS = LAYOUTS["plus"][1]
 

@@ -1,13 +1,10 @@
-"""The command `affectnet-plus`."""
+"""The command `affectnet-plus`. It is no part of `affectnet_plus`, whose import takes a second: `--help` needs none of
+it."""
 
 import argparse
 import os
 import signal
-
-from .check import check
-from .export import export
-from .processes import interruptible
-from .writing import causes, is_no_room, no_room
+import sys
 
 LAYOUTS = ("plus", "2021", "2017")
 VALIDATION_FREQUENCIES = ("balanced", "train")
@@ -28,19 +25,28 @@ def main(argv: list[str] | None = None) -> None:
     args = vars(parser.parse_args(argv))
     run, kept = args.pop("run"), args.pop("kept")
     try:
-        with interruptible():
+        from affectnet_plus.releases import processes, writing
+    except KeyboardInterrupt:
+        _exit_interrupted(kept)
+    try:
+        with processes.interruptible():
             status = run(**args)
         parser.exit(status)
     except (Exception, KeyboardInterrupt) as error:
-        if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
-            parser.exit(130, f"affectnet-plus: interrupted. {kept}\n")
-        if is_no_room(error):
+        if any(isinstance(cause, KeyboardInterrupt) for cause in writing.causes(error)):
+            _exit_interrupted(kept)
+        if writing.is_no_room(error):
             places = [args[name] for name in _WRITTEN_TO if isinstance(args.get(name), str)]
-            parser.exit(2, f"affectnet-plus: error: {no_room(error, places)} {kept}\n")
+            parser.exit(2, f"affectnet-plus: error: {writing.no_room(error, places)} {kept}\n")
         if not isinstance(error, (ValueError, OSError, ImportError)):
             raise
         parser.exit(2, f"affectnet-plus: error: {error}\n")
+
+
+def _exit_interrupted(kept: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+    sys.stderr.write(f"affectnet-plus: interrupted. {kept}\n")
+    sys.exit(130)
 
 
 def _add_synthesize(commands) -> None:
@@ -91,6 +97,8 @@ def _add_check(commands) -> None:
 
 
 def _check(root: str, json: str | None, num_proc: int) -> int:
+    from affectnet_plus.releases.check import check
+
     findings = check(root, num_proc, json)
     print(findings.page())
     return 0 if findings.whole else 1
@@ -110,7 +118,13 @@ def _add_export(commands) -> None:
     command.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="what to do at a broken row")
     command.add_argument("--num_proc", metavar="P", type=int, default=os.cpu_count(), help="processes")
     command.add_argument("--rows_per_file", metavar="N", type=int, default=10_000, help="rows of one Parquet file")
-    command.set_defaults(run=export, kept="Whole files are kept: the same command goes on after them.")
+    command.set_defaults(run=_export, kept="Whole files are kept: the same command goes on after them.")
+
+
+def _export(**options) -> None:
+    from affectnet_plus.releases.export import export
+
+    export(**options)
 
 
 def _add_predict(commands) -> None:
