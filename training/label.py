@@ -14,6 +14,8 @@ they have not seen, and copies of these; all other rows get the mean of the fold
 command goes on at the last whole file. Several processes share the files.
 """
 
+import itertools
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +25,7 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from scipy.special import expit
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 from tqdm.auto import tqdm
 
 from affectnet_plus import EXPRESSIONS, match_expressions
@@ -48,6 +50,7 @@ from affectnet_plus.training.loop import (
     share_contents,
 )
 from affectnet_plus.training.loop.folders import locked_for_reading, written_beside
+from affectnet_plus.training.loop.predict import joined, outputs_of
 from affectnet_plus.training.soft_labels.calibration import prior_of_rows
 from affectnet_plus.training.soft_labels.cross_fitting import (
     expressions_of_experts,
@@ -321,22 +324,46 @@ def in_our_order(model, scores: np.ndarray) -> np.ndarray:
 
 
 def label(accelerator, args, shards: list, models: dict, output_dir: Path, prior, precision: float) -> None:
-    """Write the files of these shards."""
+    """Write the files of these shards. A face is decoded once, for the experts of all folds that label it."""
     total = sum(len(rows) for _, _, rows, _ in shards)
     progress = tqdm(total=total, desc="labelling", unit="face", disable=not accelerator.is_local_main_process)
     loaded: dict = {}  # {fold: model}, as the last file needed them
+    batches = None
     for name, split, rows, folds in shards:
-        loaded = {fold: loaded.get(fold) or under_prior_of_experts(models[fold]) for fold in folds}
+        loaded = {fold: loaded.get(fold) or load_expert(accelerator, models[fold]) for fold in folds}
+        batches = batches or iter(batches_of(accelerator, args, shards, loaded[folds[0]].image_processor))
+        found: dict = {fold: [] for fold in folds}  # the outputs of each batch
+        for faces in itertools.islice(batches, math.ceil(len(rows) / args.per_device_batch_size)):
+            for fold, model in loaded.items():
+                found[fold].append(outputs_of(accelerator, model, faces["pixel_values"], own_rows=True))
+            progress.update(len(faces["pixel_values"]))
         scores = []
         for fold, model in loaded.items():
-            outputs = predict_rows(accelerator, args, model, split, rows)
+            outputs = joined(found[fold])
             check_outputs(outputs["logits"], str(models[fold]))
             logits = np.stack([outputs[key] for key in ("ebc_logits", "au_expert_logits", "logits")])
             scores.append(in_our_order(model, expit(logits)))
         mean = for_prior(np.mean(scores, axis=0), model, prior)  # (3, rows, 8), as SCORES
         write_table(label_table(split, rows, mean, precision), output_dir / name, accelerator.process_index)
-        progress.update(len(rows))
     progress.close()
+
+
+def load_expert(accelerator, folder: Path):
+    """A fused model, under the prior of its experts, ready to be used."""
+    return under_prior_of_experts(folder).to(accelerator.device).eval()
+
+
+def batches_of(accelerator, args, shards: list, image_processor) -> DataLoader:
+    """The faces of all shards, one shard after the other, whose last batch may be short; loaded without a break."""
+    splits = list({id(split): split for _, split, _, _ in shards}.values())
+    first_row = dict(zip(map(id, splits), np.cumsum([0, *map(len, splits)]), strict=False))
+    size, batches = args.per_device_batch_size, []
+    for _, split, rows, _ in shards:
+        places = (first_row[id(split)] + rows).tolist()
+        batches += [places[start : start + size] for start in range(0, len(places), size)]
+    faces = ConcatDataset([FaceDataset(split, image_processor) for split in splits])
+    on_gpu = accelerator.device.type == "cuda"
+    return DataLoader(faces, batch_sampler=batches, num_workers=args.dataloader_num_workers, pin_memory=on_gpu)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,16 @@ from tqdm.auto import tqdm
 from affectnet_plus.training.arguments import exit_with_error
 
 
-@torch.no_grad()
+Outputs = dict[str, np.ndarray]  # {"logits": (N, ...), and the other tensors of the model's output}
+
+
 def predict(
     accelerator: Accelerator,
     model: torch.nn.Module,
     batches: DataLoader,
     description: str | None = None,
     own_rows: bool = False,
-) -> dict[str, np.ndarray]:
+) -> Outputs:
     """What `model` puts out, in the order of the rows.
 
     Args:
@@ -30,18 +32,27 @@ def predict(
             precision.
 
     Returns:
-        {"logits": (N, ...), and the other tensors of the model's output}, float64; {} where there are no rows.
+        The outputs, float64; {} where there are no rows.
     """
     model.eval()
-    found = []
     shown = description and accelerator.is_local_main_process
-    for batch in tqdm(batches, desc=description, disable=not shown, leave=not own_rows):
-        with accelerator.autocast() if own_rows else nullcontext():
-            output = model(batch["pixel_values"].to(accelerator.device))
-        output = {"logits": output} if torch.is_tensor(output) else output
-        output = {name: values for name, values in output.items() if torch.is_tensor(values)}
-        output = output if own_rows else accelerator.gather_for_metrics(output)
-        found.append({name: values.float().cpu().numpy() for name, values in output.items()})
+    bar = tqdm(batches, desc=description, disable=not shown, leave=not own_rows)
+    return joined([outputs_of(accelerator, model, batch["pixel_values"], own_rows) for batch in bar])
+
+
+@torch.no_grad()
+def outputs_of(accelerator: Accelerator, model: torch.nn.Module, faces: torch.Tensor, own_rows: bool) -> Outputs:
+    """What `predict` does with one batch."""
+    with accelerator.autocast() if own_rows else nullcontext():
+        output = model(faces.to(accelerator.device, non_blocking=True))
+    output = {"logits": output} if torch.is_tensor(output) else output
+    output = {name: values for name, values in output.items() if torch.is_tensor(values)}
+    output = output if own_rows else accelerator.gather_for_metrics(output)
+    return {name: values.float().cpu().numpy() for name, values in output.items()}
+
+
+def joined(found: list[Outputs]) -> Outputs:
+    """The outputs of batches one after the other, float64."""
     names = found[0] if found else ()
     return {name: np.concatenate([of_batch[name] for of_batch in found]).astype(np.float64) for name in names}
 

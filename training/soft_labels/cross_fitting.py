@@ -58,15 +58,21 @@ def find_folds(args) -> dict[int | None, dict[str, str]]:
 
 
 def expressions_of_experts(folds: dict) -> list[str]:
-    """The expressions that all experts have; `ValueError` where some have others."""
-    first, *others = (part.expressions for part in experts_of(folds))
+    """The expressions that all experts have; `ValueError` where some have others, or see faces of another size."""
+    first, *others = experts_of(folds)
     for other in others:
-        if other != first:
+        if other.expressions != first.expressions:
             raise ValueError(
-                f"The experts of some folds have other expressions ({', '.join(other)}) than those of others "
-                f"({', '.join(first)}): train all of them alike."
+                f"The experts of some folds have other expressions ({', '.join(other.expressions)}) than those of "
+                f"others ({', '.join(first.expressions)}): train all of them alike."
             )
-    return first
+        for setting in ("image_size", "image_mean", "image_std"):  # they are shown the same pixels
+            if (one := getattr(other, setting)) != (another := getattr(first, setting)):
+                raise ValueError(
+                    f"The experts of some folds have {setting} {one}, those of others {another}: train all of them "
+                    "alike."
+                )
+    return first.expressions
 
 
 def experts_of(folds: dict) -> list:
