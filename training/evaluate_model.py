@@ -32,6 +32,7 @@ from affectnet_plus.releases.files import check_utf8
 from affectnet_plus.releases.writing import alone, is_no_room
 from affectnet_plus.training.arguments import (
     NOTHING_KEPT,
+    WORKERS_HELP,
     DataArguments,
     exit_on_broken_image,
     exit_on_error,
@@ -41,7 +42,7 @@ from affectnet_plus.training.arguments import (
     read_model,
     run_script,
 )
-from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, read_soft_labels
+from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, loader_settings, read_soft_labels
 from affectnet_plus.training.loop import as_main_process, check_outputs, main_process_prepares, predict
 from affectnet_plus.training.loop.folders import locked_for_reading, locked_if_shared, written_beside
 from affectnet_plus.training.metrics import nan_to_none
@@ -90,7 +91,7 @@ class EvaluationArguments:
     max_samples: int | None = field(default=None, metadata={"help": "Measure on the first N rows only."})
     num_faces: int = field(default=6, metadata={"help": "Faces of each kind in the report; 0 for none."})
     per_device_batch_size: int = field(default=64, metadata={"help": "Faces per device and step."})
-    dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that decode images, per device."})
+    dataloader_num_workers: int | None = field(default=None, metadata={"help": WORKERS_HELP})
     use_cpu: bool = field(default=False, metadata={"help": "Run on the CPU even where there is an accelerator."})
 
     def __post_init__(self):
@@ -202,9 +203,8 @@ def evaluate(
         ImageError: a face cannot be read.
     """
     model, image_processor, names = loaded
-    loader = DataLoader(
-        FaceDataset(split, image_processor), args.per_device_batch_size, num_workers=args.dataloader_num_workers
-    )
+    settings = loader_settings(args.dataloader_num_workers, accelerator.device)
+    loader = DataLoader(FaceDataset(split, image_processor), args.per_device_batch_size, **settings)
     prepared = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare(loader)
     outputs = predict(accelerator, *prepared, description=f"measuring {Path(args.model).name}")["logits"]
     accelerator.free_memory()

@@ -33,6 +33,7 @@ from affectnet_plus.releases.files import check_utf8
 from affectnet_plus.releases.writing import alone
 from affectnet_plus.training.arguments import (
     WHOLE_FILES_KEPT,
+    WORKERS_HELP,
     DataArguments,
     exit_on_broken_image,
     exit_on_error,
@@ -41,7 +42,7 @@ from affectnet_plus.training.arguments import (
     read_model,
     run_script,
 )
-from affectnet_plus.training.faces import FaceDataset, Split, images_in, load_rows, split_to_label
+from affectnet_plus.training.faces import FaceDataset, Split, images_in, load_rows, loader_settings, split_to_label
 from affectnet_plus.training.loop import (
     as_main_process,
     check_outputs,
@@ -125,7 +126,7 @@ class LabelArguments:
     )
     per_device_batch_size: int = field(default=64, metadata={"help": "Faces per device and step."})
     rows_per_file: int = field(default=2000, metadata={"help": "Rows of one file: what a kill can cost."})
-    dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that decode images, per device."})
+    dataloader_num_workers: int | None = field(default=None, metadata={"help": WORKERS_HELP})
     use_cpu: bool = field(default=False, metadata={"help": "Run on the CPU even where there is an accelerator."})
 
     def __post_init__(self):
@@ -312,7 +313,8 @@ def predict_shared(accelerator, args, model, split: Split, description: str) -> 
 def predict_rows(accelerator, args, model, split: Split, rows, description: str | None = None) -> dict[str, np.ndarray]:
     """{"logits", "ebc_logits", "au_expert_logits"} (rows, expressions) each, by this process alone."""
     faces = Subset(FaceDataset(split, model.image_processor), [int(row) for row in rows])
-    batches = DataLoader(faces, args.per_device_batch_size, num_workers=args.dataloader_num_workers)
+    settings = loader_settings(args.dataloader_num_workers, accelerator.device)
+    batches = DataLoader(faces, args.per_device_batch_size, **settings)
     return predict(accelerator, model.to(accelerator.device), batches, description, own_rows=True)
 
 
@@ -362,8 +364,8 @@ def batches_of(accelerator, args, shards: list, image_processor) -> DataLoader:
         places = (first_row[id(split)] + rows).tolist()
         batches += [places[start : start + size] for start in range(0, len(places), size)]
     faces = ConcatDataset([FaceDataset(split, image_processor) for split in splits])
-    on_gpu = accelerator.device.type == "cuda"
-    return DataLoader(faces, batch_sampler=batches, num_workers=args.dataloader_num_workers, pin_memory=on_gpu)
+    settings = loader_settings(args.dataloader_num_workers, accelerator.device)
+    return DataLoader(faces, batch_sampler=batches, **settings)
 
 
 if __name__ == "__main__":

@@ -12,5 +12,5 @@ from .command_line import (
 )
 from .data import DataArguments, TrainingDataArguments, is_synthetic
 from .network import ExpertArguments, NetworkArguments, parse_prior
-from .optimization import RECIPES, FoldArguments, OptimizationArguments
+from .optimization import RECIPES, WORKERS_HELP, FoldArguments, OptimizationArguments
 from .records import read_config, read_model, read_record, said_as_damage

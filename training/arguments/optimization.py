@@ -4,6 +4,10 @@ from dataclasses import dataclass, field, replace
 
 from affectnet_plus.releases.files import check_utf8
 
+WORKERS_HELP = (
+    "Processes that decode images, per device. Default: 2; on a GPU its share of the cores, up to 16."
+)
+
 # Epochs and peak learning rates where none are named. Experts from scratch: those of benchmarks/results, small networks
 # on the synthetic release (one seed so far). Soft-FER, and all with pretrained weights: common practice, not measured.
 RECIPES = {
@@ -78,7 +82,19 @@ class OptimizationArguments:
         default=0.05, metadata={"help": "Linear warm-up: steps, or below 1 a share of all steps."}
     )
     seed: int = field(default=42, metadata={"help": "Of initial weights, sampler and augmentation."})
-    dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that decode images, per device."})
+    dataloader_num_workers: int | None = field(default=None, metadata={"help": WORKERS_HELP})
+    mixed_precision: str = field(
+        default="auto",
+        metadata={
+            "help": "What networks compute in. auto: what Accelerate's configuration or `accelerate launch` says, and "
+            "where they say nothing or `no`, bf16 on a GPU that has it.",
+            "choices": ["auto", "no", "bf16", "fp16"],
+        },
+    )
+    torch_compile: bool = field(
+        default=False,
+        metadata={"help": "Compile networks (torch.compile): minutes once for each, then faster steps on a GPU."},
+    )
     eval_strategy: str = field(
         default="epoch",
         metadata={
@@ -122,7 +138,7 @@ class OptimizationArguments:
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"--{name} has to be above 0, not {getattr(self, name)}.")
         for name in ("weight_decay", "max_grad_norm", "dataloader_num_workers", "warmup_steps", "seed"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"--{name} is at least 0, not {getattr(self, name)}.")
         if self.seed >= 2**28:  # seeds of the parts follow from it, and NumPy takes those below 2**32
             raise ValueError(f"--seed is below {2**28}, not {self.seed}.")

@@ -1,7 +1,7 @@
 """The faces: splits of any dataset, folds, what is drawn when, and how a network is shown it."""
 
 from .augmentation import Augmentation, timm_policy
-from .dataset import FaceDataset
+from .dataset import FaceDataset, loader_settings
 from .loading import check_enough_rows, images_in, load_rows, load_split, load_splits, split_to_label
 from .sampler import PermutationSampler
 from .soft_label_files import columns_of, expressions_of, files_of, known_truth, read_file, read_soft_labels

@@ -1,5 +1,6 @@
 """Faces as they are loaded."""
 
+import os
 from functools import cached_property
 
 import numpy as np
@@ -54,3 +55,18 @@ class FaceDataset(Dataset):
         if self.normalization:  # of our models: as the pipeline does it
             return torch.from_numpy(pixel_values_of(image, *self.normalization))
         return self.image_processor(images=image, return_tensors="pt")["pixel_values"][0]
+
+
+def loader_settings(num_workers: int | None, device: torch.device) -> dict:
+    """For `DataLoader`: how faces reach this device without making it wait.
+
+    Args:
+        num_workers: None for 2, with a GPU for its share of the cores that this process may use, from 2 to 16.
+        device: where the network is.
+    """
+    on_gpu = device.type == "cuda"
+    if num_workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+        num_workers = min(max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 2), 16) if on_gpu else 2
+    ahead = {"prefetch_factor": 4} if on_gpu and num_workers else {}
+    return {"num_workers": num_workers, "pin_memory": on_gpu, **ahead}

@@ -6,7 +6,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from affectnet_plus import match_expressions
-from affectnet_plus.training.faces import FaceDataset, Split, indices_among
+from affectnet_plus.training.faces import FaceDataset, Split, indices_among, loader_settings
 from affectnet_plus.training.loop.folders import locked_for_reading, locked_if_shared, written_beside
 from affectnet_plus.training.loop.predict import predict
 from affectnet_plus.training.loop.runs import Run
@@ -23,7 +23,11 @@ def evaluate_folder(run: Run) -> None:
     expressions = model.config.expressions
     dataset = FaceDataset(evaluation, model.image_processor)
     loader = accelerator.prepare(
-        DataLoader(dataset, args.per_device_eval_batch_size, num_workers=args.dataloader_num_workers)
+        DataLoader(
+            dataset,
+            args.per_device_eval_batch_size,
+            **loader_settings(args.dataloader_num_workers, accelerator.device),
+        )
     )
     logits = predict(accelerator, accelerator.prepare_model(model, evaluation_mode=True), loader)["logits"]
     accelerator.free_memory()  # another fold may follow, whose checkpoints are its own

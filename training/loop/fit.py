@@ -89,6 +89,8 @@ def fit(
         what stands in its record. The script ends, with a sentence, where training diverges.
     """
     accelerator, args, checkpoints = job.accelerator, job.args, job.checkpoints
+    if accelerator.device.type == "cuda":  # as faces come
+        network = network.to(memory_format=torch.channels_last)
     decay_groups = param_groups_weight_decay(network, args.weight_decay, no_weight_decay_list=not_decayed(network))
     # With a scaler, Accelerate would not see that a fused step was skipped.
     fused = accelerator.scaler is None and accelerator.device.type in ("cpu", "cuda")
@@ -104,6 +106,8 @@ def fit(
     network, optimizer, scheduler = accelerator.prepare(network, optimizer, scheduler)
     # What is measured and kept. The moving average is prepared as well, so that it stands in checkpoints.
     kept = network if ema is None else accelerator.prepare_model(ema.module, evaluation_mode=True)
+    if args.torch_compile:
+        accelerator.unwrap_model(network).compile()  # in place: weights keep their names
     checkpoints.load()
     step = checkpoints.step
     train_batches, validation_batches = accelerator.prepare(job.train_batches, job.validation_batches)

@@ -10,7 +10,6 @@ from tqdm.auto import tqdm
 
 from affectnet_plus.training.arguments import exit_with_error
 
-
 Outputs = dict[str, np.ndarray]  # {"logits": (N, ...), and the other tensors of the model's output}
 
 

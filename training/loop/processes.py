@@ -10,7 +10,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DataLoaderConfiguration, broadcast_object_list
 from tqdm.auto import tqdm
 
 from affectnet_plus.training.faces import Split
@@ -25,9 +25,11 @@ def create_accelerator(args, fold_args) -> Accelerator:
     if args.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True)  # cuDNN's are those, too, then
-        torch.backends.cudnn.benchmark = False  # which would choose among them by their speed
+    torch.backends.cudnn.benchmark = not args.deterministic  # choose among algorithms by their speed
     accelerator = Accelerator(
         cpu=args.use_cpu,
+        mixed_precision=_precision(args),
+        dataloader_config=DataLoaderConfiguration(non_blocking=True),
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         log_with=args.report_to,
         project_dir=args.output_dir,
@@ -83,6 +85,15 @@ def as_main_process(accelerator: Accelerator, decide: Callable):
     if isinstance(answer, Exception):
         raise answer
     return answer
+
+
+def _precision(args) -> str | None:
+    """What networks compute in; None where Accelerate's own settings decide."""
+    if args.mixed_precision != "auto":
+        return args.mixed_precision
+    said = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"  # the launcher says `no` where nobody has
+    on_gpu = torch.cuda.is_available() and not args.use_cpu
+    return "bf16" if on_gpu and not said and torch.cuda.is_bf16_supported(including_emulation=False) else None
 
 
 def _leave_the_other_ranks(fold_args) -> None:

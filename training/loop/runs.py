@@ -19,7 +19,14 @@ from transformers import AutoModelForImageClassification
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import SoftLabelModel, image_processor_for
 from affectnet_plus.releases.writing import alone
-from affectnet_plus.training.faces import Augmentation, FaceDataset, PermutationSampler, Split, check_enough_rows
+from affectnet_plus.training.faces import (
+    Augmentation,
+    FaceDataset,
+    PermutationSampler,
+    Split,
+    check_enough_rows,
+    loader_settings,
+)
 from affectnet_plus.training.loop.checkpoints import Checkpoints, remove_leftovers
 from affectnet_plus.training.loop.fit import Job
 from affectnet_plus.training.loop.folders import locked_if_shared
@@ -87,7 +94,7 @@ class Run:
         checkpoints = Checkpoints(accelerator, self.output_dir, name, settings, self.checkpoints.get(name))
         targets, processor = targets.astype("float32"), image_processor_for(self.config)
         start = checkpoints.step * faces_per_step
-        workers = {"num_workers": args.dataloader_num_workers, "pin_memory": accelerator.device.type == "cuda"}
+        workers = loader_settings(args.dataloader_num_workers, accelerator.device)
         augment = Augmentation(processor, bool(auto_augment))
         in_workers = accelerator.device.type != "cuda"  # not all devices have all that it takes
         train_batches = DataLoader(
@@ -97,8 +104,9 @@ class Run:
             generator=torch.Generator().manual_seed(seed), **workers,
         )  # fmt: skip
         validation_batches = DataLoader(
-            FaceDataset(self.evaluation, processor), args.per_device_eval_batch_size, **workers
-        )
+            FaceDataset(self.evaluation, processor), args.per_device_eval_batch_size,
+            persistent_workers=workers["num_workers"] > 0, **workers,
+        )  # fmt: skip
         first_step = self.first_step[0]
         self.first_step[0] += steps
 

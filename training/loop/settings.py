@@ -47,6 +47,7 @@ def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelera
         "seed": args.seed,
         "mixed_precision": accelerator.mixed_precision,
         "deterministic": args.deterministic,
+        **({"torch_compile": True} if args.torch_compile else {}),
     }
 
 
