@@ -30,27 +30,58 @@ def annotated(image: Image.Image | np.ndarray, answers: list[dict], bars: bool =
     draw = ImageDraw.Draw(picture, "RGBA")
     size = max(9, round(min(picture.size) / (40 if bars else 25)))
     font = ImageFont.load_default(size)
+    boxes, titles, taken = [], [], []
     for answer in answers:
         box = answer.get("box") or {"x": 0, "y": 0, "width": picture.width - 1, "height": picture.height - 1}
-        left, top, right, bottom = box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
-        color = COLORS.get(answer["label"], OTHER)
-        draw.rectangle([left, top, right, bottom], outline=color, width=max(2, size // 5))
+        boxes.append((box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]))
+        draw.rectangle(boxes[-1], outline=COLORS.get(answer["label"], OTHER), width=max(2, size // 5))
         name = answer["compound"] or f"{answer['label']} {answer['distribution'][answer['label']]:.2f}"
-        title, shares = (name, answer["distribution"]) if bars else (f"{answer['face']}: {name}", {})
-        _panel(draw, picture, title, shares, (left, top, right, bottom), size, font)
+        titles.append(name if bars else f"{answer['face']}: {name}")
+    for answer, title, box in zip(answers, titles, boxes, strict=True):
+        shares = answer["distribution"] if bars else {}
+        width, height = _size_of_panel(draw, title, shares, size, font)
+        place = _free_place(picture.size, box, (width, height), [*boxes, *taken])
+        taken.append((*place, place[0] + width, place[1] + height))
+        _panel(draw, title, shares, taken[-1], size, font)
     return picture
 
 
-def _panel(draw, picture, title: str, shares: dict[str, float], box: tuple, size: int, font) -> None:
-    """The title and the bars, under the box, or above or upon it where there is no room."""
-    line, name_width = round(1.2 * size), max((draw.textlength(name, font) for name in shares), default=0)
-    width = max(name_width + 5 * size if shares else 0, draw.textlength(title, font)) + size
-    height = line * (len(shares) + 1) + size // 2
-    left = min(max(0, box[0]), max(0, picture.width - width))
-    top = box[3] + 2
-    if top + height > picture.height:
-        top = box[1] - height - 2 if box[1] - height - 2 >= 0 else max(0, picture.height - height)
-    draw.rectangle([left, top, left + width, top + height], fill=(0, 0, 0, 150))
+def _size_of_panel(draw, title: str, shares: dict[str, float], size: int, font) -> tuple[float, float]:
+    bars = _width_of_names(draw, shares, font) + 5 * size if shares else 0
+    return max(bars, draw.textlength(title, font)) + size, round(1.2 * size) * (len(shares) + 1) + size // 2
+
+
+def _width_of_names(draw, shares: dict[str, float], font) -> float:
+    return max((draw.textlength(name, font) for name in shares), default=0)
+
+
+def _free_place(picture: tuple, box: tuple, panel: tuple, taken: list[tuple]) -> tuple[float, float]:
+    """Left and top of a panel (width, height) under a box, above it or beside it: where it covers least of what is
+    taken."""
+    (left, top, right, bottom), (width, height) = box, panel
+    under, above, edges = bottom + 2, top - height - 2, (left, right - width)
+    places = [
+        *((edge, under) for edge in edges),
+        *((edge, above) for edge in edges),
+        (right + 2, top),
+        (left - width - 2, top),
+    ]
+    room = picture[0] - width, picture[1] - height
+    places = [tuple(max(0, min(value, most)) for value, most in zip(place, room, strict=True)) for place in places]
+
+    def covered(place: tuple) -> float:
+        sides = [
+            [min(place[i] + panel[i], other[i + 2]) - max(place[i], other[i]) for i in range(2)] for other in taken
+        ]
+        return sum(max(0, x) * max(0, y) for x, y in sides)
+
+    return min(places, key=covered)  # the first of those that are as good
+
+
+def _panel(draw, title: str, shares: dict[str, float], place: tuple, size: int, font) -> None:
+    """The title and the bars."""
+    line, name_width, (left, top, _, _) = round(1.2 * size), _width_of_names(draw, shares, font), place
+    draw.rectangle(place, fill=(0, 0, 0, 150))
     draw.text((left + size // 2, top), title, fill="white", font=font)
     for row, (name, share) in enumerate(shares.items(), start=1):
         y, x = top + row * line, left + size // 2

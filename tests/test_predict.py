@@ -19,6 +19,7 @@ from PIL import Image
 from transformers import pipeline
 
 from affectnet_plus.inference import predict_video
+from affectnet_plus.inference.annotate import annotated
 from affectnet_plus.inference.video import read_frames
 from affectnet_plus.modeling import BUNDLED_MODEL
 from affectnet_plus_cli import main
@@ -190,6 +191,18 @@ def test_broken_frames_are_counted_and_the_rest_is_read(folder, tmp_path):
 def test_what_is_no_video_is_said_at_once(fer, folder, source, says):
     with pytest.raises((ValueError, OSError), match=says):
         predict_video(folder / source if isinstance(source, str) else source, fer)
+
+
+def test_the_bars_of_one_face_cover_no_other():
+    shares = dict.fromkeys(("neutral", "happy"), 0.5)
+    boxes = [{"x": x, "y": y, "width": 80, "height": 100} for x, y in ((300, 100), (300, 230), (390, 100), (40, 360))]
+    answers = [{"box": box, "label": "happy", "compound": None, "distribution": shares} for box in boxes]
+    white = Image.new("RGB", (640, 480), "white")
+    pixels = np.asarray(annotated(white, answers))
+    for box in boxes:
+        inside = pixels[box["y"] + 6 : box["y"] + box["height"] - 6, box["x"] + 6 : box["x"] + box["width"] - 6]
+        assert (inside == 255).all()
+    assert (pixels == 105).all(axis=2).sum() > 1000  # panels, half transparent
 
 
 def test_a_row_for_each_face(folder, tmp_path, capsys):

@@ -4,9 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from affectnet_plus.releases.files import check_utf8
 
-WORKERS_HELP = (
-    "Processes that decode images, per device. Default: 2; on a GPU its share of the cores, up to 16."
-)
+WORKERS_HELP = "Processes that decode images, per device. Default: 2; on a GPU its share of the cores, up to 16."
 
 # Epochs and peak learning rates where none are named. Experts from scratch: those of benchmarks/results, small networks
 # on the synthetic release (one seed so far). Soft-FER, and all with pretrained weights: common practice, not measured.
