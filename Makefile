@@ -70,9 +70,9 @@ test: .venv/installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 	$(SAY) "All tests passed."
 
-# What takes minutes: the notebook from top to bottom.
+# What takes a minute or more each: kills of long commands, a minute of torture, the notebook from top to bottom.
 test-slow: .venv/installed
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile
 
 # What docs/reliability.md promises, tried at random moments: 50 minutes. A full disk is tried by root only.
 torture: .venv/installed

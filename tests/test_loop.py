@@ -327,6 +327,7 @@ def launched(ferplus, tmp_path):
     assert not left
 
 
+@pytest.mark.slow
 def test_a_rank_with_a_broken_image_ends_all(ferplus, launched, tmp_path):
     for split in ("train", "validation"):
         rows = load_dataset(str(ferplus), split=split).cast_column("image", Image(decode=False))

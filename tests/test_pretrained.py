@@ -142,6 +142,7 @@ def hub_cache(tmp_path) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 def test_a_pretrained_start_and_experts_that_go_on_from_it(hub_cache, ferplus, tmp_path):
     common = ["--dataset_name", str(ferplus), "--image_size", "32", "--max_train_steps", "1", "--eval_strategy", "no"]
     common += ["--per_device_train_batch_size", "8", "--dataloader_num_workers", "0"]

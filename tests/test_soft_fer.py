@@ -197,6 +197,7 @@ def test_what_two_processes_measured_is_what_the_saved_model_gives(ferplus, tmp_
     assert record["faces_per_step"] == 32
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_to_the_very_same_weights(ferplus, tmp_path):
     args = [*SOFT_FER[:-2], "--dataset_name", ferplus, *EVERYTHING]
     args += ["--max_train_steps", 22, "--auto_augment", "rand-m5", "--dataloader_num_workers", 1]

@@ -32,6 +32,7 @@ def stranger(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_a_stock_trainer_trains_on_an_exported_folder(stranger, release, tmp_path):
     export(release, tmp_path / "faces", num_proc=1)
     done = stranger(Path(__file__).with_name("train_on_export.py"), "faces", "model", cwd=tmp_path)

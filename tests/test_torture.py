@@ -24,6 +24,7 @@ def folder(work):
     return new_folder(work / "run")
 
 
+@pytest.mark.slow
 def test_a_minute_of_torture(capsys):
     status = main(["--minutes", "1", "--seed", "0"])
     table = capsys.readouterr().out
