@@ -8,7 +8,7 @@ products, a forward pass; training is three). What that means in time follows fr
 machine measured, with the model's error where it can be checked against `training_speed.json` and
 `labelling_speed.json`; on a GPU assumed, so that those hours are an estimate.
 
-Rows a second: a release exported to Parquet, JPEGs of 224 pixels, image decoded, label and soft label, by loaders of two
+Rows a second: a release exported to Parquet, JPEGs of 224 pixels, image decoded, label and soft label, by loaders of 2
 workers: rows by number in random order, and streamed; in turns, best of three.
 """
 

@@ -77,6 +77,7 @@ SINGLE = {  # measured once; what a missing one would say
     "face_detection": "face detectors beside each other, and the bundled model on faces found beside crops",
     "ebc_on_synthetic": "AUROC of an EBC on the synthetic release, beside one trained on shuffled labels",
     "synthetic_faces": "whether a face detector finds the drawn faces, and how fast they are drawn",
+    "jobs": "two processes that share out experts, beside one with two threads",
     "archives": "reading a zip beside the same release as files",
     "dataset_against_peers": "speed of the dataset beside `imagefolder` and a plain PyTorch dataset",
     "onnx_speed": "speed of ONNX Runtime beside PyTorch, and what weights of eight bits cost",

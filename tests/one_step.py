@@ -82,7 +82,7 @@ def plain_steps(groups, lr, fused):
 
 def main(data: Path, folder: Path) -> None:
     torch.optim.AdamW = plain_steps
-    accelerator = create_accelerator(arguments(folder, gradient_accumulation_steps=2), FoldArguments())
+    accelerator = create_accelerator(arguments(folder, gradient_accumulation_steps=2))
     usual = dist.group.WORLD._get_backend(torch.device("cpu")).options._timeout
     assert usual <= datetime.timedelta(minutes=30), usual
     for kind in ("au", "soft_fer"):

@@ -276,7 +276,7 @@ def test_folds_leave_each_row_out_once_and_may_be_dealt_to_ranks(ferplus, tmp_pa
 
     args = [*AU, "--dataset_name", ferplus, "--expressions", "sad", "--max_train_steps", 3, "--num_folds", 3]
     train(*args, "--output_dir", "one", script="train_au.py", cwd=tmp_path)
-    train(*args, "--output_dir", "two", "--fold_per_rank", script="train_au.py", cwd=tmp_path, processes=2)
+    train(*args, "--output_dir", "two", "--jobs", "expressions", script="train_au.py", cwd=tmp_path, processes=2)
     for fold in range(3):
         assert_same_weights(tmp_path / f"one/fold-{fold}", tmp_path / f"two/fold-{fold}")
         record = AUConfig.from_pretrained(tmp_path / f"one/fold-{fold}").training["sad"]
@@ -285,8 +285,9 @@ def test_folds_leave_each_row_out_once_and_may_be_dealt_to_ranks(ferplus, tmp_pa
     # What is finished is not trained again.
     said = train(*args, "--output_dir", "one", "--resume_from_checkpoint", "latest", script="train_au.py", cwd=tmp_path)
     assert "sad: AUROC" not in said
-    flags = ["--output_dir", "three", "--fold", 1, "--fold_per_rank"]  # nothing is left for the second process
-    train(*args, *flags, script="train_au.py", cwd=tmp_path, processes=2)
+    flags = ["--output_dir", "three", "--fold", 1, "--jobs", "expressions"]
+    said = train(*args, *flags, script="train_au.py", cwd=tmp_path, processes=2)
+    assert "Process 1 has nothing to train" in said
     assert [folder.name for folder in (tmp_path / "three").iterdir()] == ["fold-1"]
     assert_same_weights(tmp_path / "three/fold-1", tmp_path / "one/fold-1")
     assert weights(tmp_path / "one/fold-0").keys() == weights(tmp_path / "one/fold-1").keys()

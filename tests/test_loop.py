@@ -341,8 +341,9 @@ def test_a_rank_with_a_broken_image_ends_all(ferplus, launched, tmp_path):
     assert process.returncode != 0 and "not a readable image" in said
 
 
-def test_a_rank_that_is_killed_ends_all(ferplus, launched, tmp_path):
-    process = launched(ferplus)
+@pytest.mark.parametrize("jobs", ["ddp", "expressions"])
+def test_a_rank_that_is_killed_ends_all(jobs, ferplus, launched, tmp_path):
+    process = launched(ferplus, "--jobs", jobs, "--expressions", "sad", "fear")
     while not list(tmp_path.glob("ebc/checkpoint-*")) and process.poll() is None:
         time.sleep(0.05)
     (rank,) = [p for p in psutil.Process(process.pid).children() if p.environ().get("RANK") == "1"]

@@ -7,7 +7,8 @@
 
 Action units come from a table that OpenFace 2, LibreFace or py-feat wrote (--au_labels), joined on split and file name;
 without one, from the EMFACS prototype of each row's human label, which is a guess. Everything else is as in
-train_ebc.py: expressions are independent, and --num_folds trains experts for cross-fitting.
+train_ebc.py: expressions are independent, --jobs expressions gives each process its own, and --num_folds trains experts
+for cross-fitting.
 """
 
 from dataclasses import dataclass, field
@@ -90,7 +91,8 @@ def main():
         )  # fmt: skip
         check_backbone(config.backbone, config.network_size)
         args = args.with_recipe("experts", au_args.pretrained)
-        accelerator = loop.create_accelerator(args, fold_args)
+        share = loop.share_of_jobs(au_args.jobs, args)
+        accelerator = loop.create_accelerator(args, share)
         with loop.main_process_prepares(accelerator):  # the others find the cache
             if au_args.pretrained:
                 MultiHeadClassifier(config, EXPRESSIONS[0], pretrained=True)
@@ -115,7 +117,7 @@ def main():
         priors = prior_numbers(au_args.prior, frequencies.get, train.expressions)  # of all rows: all folds share it
         runs = loop.plan_runs(
             accelerator, data_args, args, fold_args, au_args, config, AUForImageClassification, au_args.expressions,
-            train, evaluation, source,
+            train, evaluation, source, share,
         )  # fmt: skip
         experts.plan_warm_starts(runs, au_args)
         repo_id = loop.create_private_repo(accelerator, args, fold_args)
@@ -123,6 +125,7 @@ def main():
     loop.start_trackers(runs, all_args)
     loss = partial(multi_head_loss, au_loss_weight=au_args.au_loss_weight)
     with exit_on_broken_image():
+        experts.train_warm_starts(runs)
         for run in runs:  # one, or one for each fold
             experts.warm_start(run)
             pretrained = au_args.pretrained and not run.initial_weights

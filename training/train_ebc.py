@@ -6,7 +6,7 @@
 
 Expressions are trained one after the other and are independent of each other: --expressions trains some of them into
 a folder that may already hold the others, so several machines can share the work. `accelerate launch --mixed_precision
-bf16` and several processes work as usual.
+bf16` and several processes work as usual; by --jobs expressions each process trains expressions of its own.
 """
 
 from dataclasses import dataclass, field
@@ -57,7 +57,8 @@ def main():
         for backbone in config.backbones:
             check_backbone(backbone, config.network_size)
         args = args.with_recipe("experts", ebc_args.pretrained)
-        accelerator = loop.create_accelerator(args, fold_args)
+        share = loop.share_of_jobs(ebc_args.jobs, args)
+        accelerator = loop.create_accelerator(args, share)
         with loop.main_process_prepares(accelerator):  # the others find the cache
             if ebc_args.pretrained:
                 BinaryEnsemble(config, pretrained=True)
@@ -70,13 +71,14 @@ def main():
         priors = prior_numbers(ebc_args.prior, frequencies.get, train.expressions)  # of all rows: all folds share it
         runs = loop.plan_runs(
             accelerator, data_args, args, fold_args, ebc_args, config, EBCForImageClassification, ebc_args.expressions,
-            train, evaluation,
+            train, evaluation, share=share,
         )  # fmt: skip
         experts.plan_warm_starts(runs, ebc_args)
         repo_id = loop.create_private_repo(accelerator, args, fold_args)
 
     loop.start_trackers(runs, all_args)
     with exit_on_broken_image():
+        experts.train_warm_starts(runs)
         for run in runs:  # one, or one for each fold
             experts.warm_start(run)
             pretrained = ebc_args.pretrained and not run.initial_weights

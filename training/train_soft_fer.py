@@ -91,7 +91,7 @@ def main():
         teacher = load_teacher(model_args, config)
         args = args.with_recipe("Soft-FER", model_args.pretrained)
         taught_by = {"teacher": f"{Path(model_args.teacher).name} (sha256 {digest_of(teacher)})"} if teacher else {}
-        accelerator = loop.create_accelerator(args, fold_args)
+        accelerator = loop.create_accelerator(args)
         with loop.main_process_prepares(accelerator):  # the others find the cache
             if model_args.pretrained:
                 create_backbone(config.backbone, len(EXPRESSIONS), config.network_size, pretrained=True)

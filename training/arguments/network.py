@@ -141,6 +141,15 @@ class ExpertArguments(NetworkArguments):
         default_factory=list,
         metadata={"help": f"Some of: {' '.join(EXPRESSIONS)}. Default: all that the dataset has a class for."},
     )
+    jobs: str = field(
+        default="ddp",
+        metadata={
+            "help": "How the processes of a launch share the work: all train each network together (ddp), or each "
+            "trains networks of its own (expressions: of all expressions and folds, so that they take about as long). "
+            "Then the weights are those of one process.",
+            "choices": ["ddp", "expressions"],
+        },
+    )
     prior: list[str] = field(
         default_factory=lambda: ["train"],
         metadata={

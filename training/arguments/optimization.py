@@ -170,14 +170,11 @@ class FoldArguments:
         },
     )
     fold: int | None = field(default=None, metadata={"help": "Only the experts of this fold, counted from 0."})
-    fold_per_rank: bool = field(
-        default=False, metadata={"help": "Each process trains folds of its own, instead of all sharing each fold."}
-    )
 
     def __post_init__(self):
         if self.num_folds is None:
-            if self.fold is not None or self.fold_per_rank:
-                raise ValueError("--fold and --fold_per_rank need --num_folds, the number of all folds.")
+            if self.fold is not None:
+                raise ValueError("--fold needs --num_folds, the number of all folds.")
             self.folds = [None]
             return
         if self.num_folds < 2:

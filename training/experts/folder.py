@@ -11,7 +11,7 @@ from affectnet_plus.training.arguments import ExpertArguments
 from affectnet_plus.training.faces import Split
 from affectnet_plus.training.loop import Job, Run, one_vs_rest
 from affectnet_plus.training.loop.folders import locked, written_beside
-from affectnet_plus.training.loop.settings import check_same_network
+from affectnet_plus.training.loop.settings import are_finished, check_same_network
 
 
 def fit_to_data(config, expert_args: ExpertArguments, expressions: list[str]):
@@ -82,7 +82,7 @@ def save_expert(
         **(more or {}),
     }
     if run.accelerator.is_main_process:
-        print(f"{expression}: AUROC {record['auroc']:.4f}, average precision {record['average_precision']:.4f}")
+        print(f"{job.title}: AUROC {record['auroc']:.4f}, average precision {record['average_precision']:.4f}")
     run.finish(job, network, lambda trained: complete_folder(run, expression, trained, calibration, record))
 
 
@@ -111,3 +111,4 @@ def complete_folder(run: Run, expression: str, network: torch.nn.Module, calibra
         model.experts[expression], model.config = network, config
         with written_beside(run.output_dir) as folder:
             model.save_pretrained(folder, state_dict=weights)
+        run.is_whole = are_finished(run.names, config.training, run.settings)

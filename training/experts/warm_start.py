@@ -107,7 +107,7 @@ def _find(run: Run) -> dict[str, Path] | None:
     if args.overwrite_output_dir:
         return {}
     wanted = args.resume_from_checkpoint or "latest"
-    begun = find_checkpoints(run.output_dir, wanted).get(WARM_START)
+    begun = find_checkpoints(run.output_dir, wanted, [WARM_START]).get(WARM_START)
     if begun is None:
         for record in records:
             check_same_settings(run.output_dir / WARM_START, WARM_START, record, settings)
@@ -125,7 +125,7 @@ def _folders(run: Run) -> list[Path]:
 
 @contextmanager
 def _alone(run: Run):
-    """Another command that trains other expressions into the same folder waits meanwhile, and takes what is made."""
+    """Another process or command that trains experts into the folder waits meanwhile, and takes what is made."""
     lock = _lock(run)
     try:
         with main_process_prepares(run.accelerator):
@@ -133,16 +133,23 @@ def _alone(run: Run):
                 try:
                     lock.acquire(timeout=0)
                 except Timeout:
-                    tqdm.write(f"Waiting for the warm start that another command trains in {run.output_dir}.")
+                    tqdm.write(f"Waiting for the warm start that another process trains in {run.output_dir}.")
                     lock.acquire()
         yield
     finally:
         lock.release()
 
 
+def train_warm_starts(runs: list[Run]) -> None:
+    """First of all those that other processes wait for."""
+    for run in runs:
+        if run.trains_warm_start:
+            warm_start(run)
+
+
 def warm_start(run: Run) -> None:
     """Train the classifiers where they are not there yet; the experts of `run` then go on from them."""
-    if run.warm_start is None or not run.to_train:
+    if run.warm_start is None or not (run.to_train or run.trains_warm_start):
         return
     try:
         with _alone(run):
@@ -150,6 +157,7 @@ def warm_start(run: Run) -> None:
             if checkpoints is not None:
                 _train(run, checkpoints)
         run.initial_weights = read_weights([str(path) for path in _folders(run)], run.config, run.settings)
+        run.warm_start = None  # is done
     except ImageError:
         raise
     except ValueError as error:  # another command has brought another one in the meantime

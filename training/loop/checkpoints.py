@@ -106,12 +106,15 @@ def read_state(checkpoint: Path) -> dict:
     return state | {"settings": under_present_names(state["settings"])}
 
 
-def find_checkpoints(folder: Path, wanted: str) -> dict[str, Path]:
-    """{network's name: checkpoint}: the one called `wanted`, or with "latest" the newest of each in `folder`."""
+def find_checkpoints(folder: Path, wanted: str, names: list[str]) -> dict[str, Path]:
+    """{network's name: checkpoint}: the one called `wanted`, or with "latest" the newest of each of these names in
+    `folder`, where others may be trained meanwhile."""
     if wanted != "latest" and not (Path(wanted) / STATE_FILE).is_file():
         raise ValueError(f"--resume_from_checkpoint {wanted}: no checkpoint there (looked for {STATE_FILE}).")
-    found = folder.glob(f"checkpoint-*/{STATE_FILE}") if wanted == "latest" else [Path(wanted) / STATE_FILE]
-    found = sorted(found, key=lambda file: file.stat().st_mtime)
+    found = [Path(wanted) / STATE_FILE]
+    if wanted == "latest":
+        found = [file for name in names for file in folder.glob(f"checkpoint-{name}-*/{STATE_FILE}")]
+    found.sort(key=lambda file: file.stat().st_mtime)
     return {read_state(file.parent)["part"]: file.parent for file in found}
 
 

@@ -14,9 +14,12 @@ from affectnet_plus.training.metrics import OneVsRest, js_divergence, nan_to_non
 
 
 def evaluate_folder(run: Run) -> None:
-    """Measure the model as it was saved: metrics.json with AUROC, accuracy and, where there are soft labels, JS."""
+    """Measure the model as it was saved: metrics.json with AUROC, accuracy and, where there are soft labels, JS. Where
+    processes train networks of their own, whoever has brought the last one does it."""
     accelerator, args, evaluation = run.accelerator, run.args, run.evaluation
     run.initial_weights = []  # no expert is started any more
+    if run.share and not run.is_whole:
+        return
     with locked_for_reading(accelerator, run.output_dir):
         model = run.model_class.from_pretrained(run.output_dir)
         measured = (run.output_dir / "config.json").read_bytes()

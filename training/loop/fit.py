@@ -23,6 +23,7 @@ from affectnet_plus.training.arguments import OptimizationArguments, exit_with_e
 from affectnet_plus.training.loop.checkpoints import Checkpoints
 from affectnet_plus.training.loop.initial_weights import backbones_in
 from affectnet_plus.training.loop.predict import predict
+from affectnet_plus.training.loop.processes import shows_progress
 
 _SMALLEST_SCALE = 1e-4  # of an fp16 loss, which starts at 65536: below it, no scale will do
 _CURE = (
@@ -35,7 +36,8 @@ class Job:
     """What the loop is given beside a network.
 
     Attributes:
-        name: Of the network, for progress bars and messages.
+        name: Of the network.
+        title: In progress bars and messages.
         args: Learning rate, schedule, decay, clipping, accumulation, moving average; how often to measure and to save.
         train_batches: {"pixel_values": (B, 3, H, W), "targets": (B, n), NaN where unknown}, from step
             `checkpoints.step` on.
@@ -49,6 +51,7 @@ class Job:
     """
 
     name: str
+    title: str
     accelerator: Accelerator
     args: OptimizationArguments
     train_batches: DataLoader
@@ -115,13 +118,13 @@ def fit(
     def validate() -> dict[str, np.ndarray]:
         if ema:
             _share_buffers(accelerator, kept)
-        check_weights(accelerator.unwrap_model(kept), job.name, step)
+        check_weights(accelerator.unwrap_model(kept), job.title, step)
         outputs = predict(accelerator, kept, validation_batches)
-        _check_finite_outputs(outputs, job.name, step)
+        _check_finite_outputs(outputs, job.title, step)
         return outputs
 
     batches = enumerate(train_batches, start=step * args.gradient_accumulation_steps)
-    progress = tqdm(total=job.steps, initial=step, desc=job.name, disable=not accelerator.is_local_main_process)
+    progress = tqdm(total=job.steps, initial=step, desc=job.title, disable=not shows_progress(accelerator))
     network.train()
     while step < job.steps:
         step_batches = []  # all of a step at once: they share what is known, and fp16 may need them again
@@ -138,9 +141,9 @@ def fit(
         of_step = partial(loss_function, **known)
         loss = _optimizer_step(accelerator, network, optimizer, of_step, step_batches, args.max_grad_norm)
         while accelerator.optimizer_step_was_skipped:  # fp16: gradients overflowed, and their scale is lower now
-            check_finite(loss, job.name, step + 1)
+            check_finite(loss, job.title, step + 1)
             if accelerator.scaler.get_scale() < _SMALLEST_SCALE:
-                exit_with_error(f"{job.name}: the gradients of step {step + 1} are not finite at any scale, {_CURE}")
+                exit_with_error(f"{job.title}: the gradients of step {step + 1} are not finite at any scale, {_CURE}")
             loss = _optimizer_step(accelerator, network, optimizer, of_step, step_batches, args.max_grad_norm)
         scheduler.step()
         step += 1
@@ -149,7 +152,7 @@ def fit(
         progress.update()
 
         if step % 20 == 0 or step == job.steps:
-            check_finite(loss, job.name, step)
+            check_finite(loss, job.title, step)
         if step % 20 == 0:
             progress.set_postfix(loss=f"{loss.item():.3f}")
             job.log({"loss": loss.item(), "learning_rate": scheduler.get_last_lr()[0]}, step)
@@ -161,12 +164,12 @@ def fit(
             if best_by and _is_better(figures, checkpoints.best, best_by):
                 checkpoints.save_best(kept, {"step": step, best_by[0]: figures[best_by[0]]})
             if accelerator.is_main_process:
-                progress.write(f"{job.name}: epoch {step // job.steps_per_epoch}, {_listed(figures)}")
+                progress.write(f"{job.title}: epoch {step // job.steps_per_epoch}, {_listed(figures)}")
             network.train()
         every = job.steps_per_epoch if args.checkpointing_steps == "epoch" else args.checkpointing_steps
         if every != "no" and step % int(every) == 0:
-            check_finite(loss, job.name, step)
-            check_weights(accelerator.unwrap_model(network), job.name, step)
+            check_finite(loss, job.title, step)
+            check_weights(accelerator.unwrap_model(network), job.title, step)
             checkpoints.save(step)
     progress.close()
 

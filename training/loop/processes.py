@@ -2,41 +2,58 @@
 
 import gc
 import os
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, broadcast_object_list
-from tqdm.auto import tqdm
+from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, patch_environment
 
 from affectnet_plus.training.faces import Split
+from affectnet_plus.training.loop.jobs import Share
 
 _PATIENCE = timedelta(days=7)  # of processes that wait for what one prepares for all
 
 
-def create_accelerator(args, fold_args) -> Accelerator:
+def create_accelerator(args, share: Share | None = None) -> Accelerator:
+    """As OptimizationArguments say; with a `share`, for a process that works by itself."""
     gc.freeze()  # what is imported stays: `free_memory` need not look through it after each network
-    if fold_args.fold_per_rank:
-        _leave_the_other_ranks(fold_args)
     if args.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True)  # cuDNN's are those, too, then
     torch.backends.cudnn.benchmark = not args.deterministic  # choose among algorithms by their speed
-    accelerator = Accelerator(
-        cpu=args.use_cpu,
-        mixed_precision=_precision(args),
-        dataloader_config=DataLoaderConfiguration(non_blocking=True),
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        log_with=args.report_to,
-        project_dir=args.output_dir,
-    )
+    with _by_itself(args.use_cpu) if share else nullcontext():
+        accelerator = Accelerator(
+            cpu=args.use_cpu,
+            mixed_precision=_precision(args),
+            dataloader_config=DataLoaderConfiguration(non_blocking=True),
+            gradient_accumulation_steps=args.gradient_accumulation_steps,
+            log_with=args.report_to,
+            project_dir=args.output_dir,
+        )
     if args.report_to and not accelerator.log_with:
         raise ValueError(f"--report_to {args.report_to} is not installed here: pip install {args.report_to}")
     return accelerator
+
+
+@contextmanager
+def _by_itself(use_cpu: bool):
+    """Meanwhile Accelerate begins no process group; the process has a device, and its part of the cores."""
+    place, beside = (int(os.environ.get(name, n)) for name, n in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1)))
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // beside))
+    devices = torch.get_device_module()  # of the accelerator that there is, or of the CPU
+    if not use_cpu and devices.device_count() > 1:
+        devices.set_device(place % devices.device_count())
+    with patch_environment(local_rank=-1, pmi_size=1):  # what it goes by, on devices and on the CPU
+        yield
+
+
+def shows_progress(accelerator: Accelerator) -> bool:
+    """One process of a machine does, also where each works by itself."""
+    return accelerator.is_local_main_process and int(os.environ.get("LOCAL_RANK", 0)) <= 0
 
 
 @contextmanager
@@ -94,18 +111,3 @@ def _precision(args) -> str | None:
     said = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"  # the launcher says `no` where nobody has
     on_gpu = torch.cuda.is_available() and not args.use_cpu
     return "bf16" if on_gpu and not said and torch.cuda.is_bf16_supported(including_emulation=False) else None
-
-
-def _leave_the_other_ranks(fold_args) -> None:
-    """Go on as a run of one process with its own folds: the rank's, every so many."""
-    rank, world, local = (
-        int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-    )
-    fold_args.folds = fold_args.folds[rank::world]
-    if not fold_args.folds:
-        tqdm.write(f"Process {rank} has no fold left to train: {world} processes for fewer folds.", file=sys.stderr)
-        sys.exit(0)
-    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    os.environ["CUDA_VISIBLE_DEVICES"] = devices[local] if local < len(devices) and devices[local] else str(local)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        os.environ.pop(name, None)

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from huggingface_hub import HfApi
 from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
 
 from affectnet_plus import EXPRESSIONS
@@ -31,6 +32,7 @@ from affectnet_plus.training.loop.checkpoints import Checkpoints, remove_leftove
 from affectnet_plus.training.loop.fit import Job
 from affectnet_plus.training.loop.folders import locked_if_shared
 from affectnet_plus.training.loop.initial_weights import WARM_START, load_weights, read_weights
+from affectnet_plus.training.loop.jobs import Share, own_networks
 from affectnet_plus.training.loop.processes import as_main_process, share_contents
 from affectnet_plus.training.loop.settings import left_to_train, run_settings, shares_of_a_step
 
@@ -51,9 +53,13 @@ class Run:
     checkpoints: dict[str, Path]  # to go on from, by the network's name
     to_train: list[str]  # names of networks: expressions, or "all" of a model that has one for all
     first_step: list[int] = field(default_factory=lambda: [0])  # of the next network, as `start_trackers` has it
-    tracked_as: str = ""  # in trackers, before the network's name
+    shown_in: str = ""  # in trackers and messages, before the network's name
     warm_start: dict | None = None  # as `plan_warm_starts` has it
     locks: ExitStack = field(default_factory=ExitStack)  # of the networks' names in the folder, on the main process
+    names: list[str] = field(default_factory=list)  # of all networks that the launch brings to the folder
+    share: Share | None = None  # of them that this process trains by itself
+    trains_warm_start: bool = False  # before all else, as other processes wait for it
+    is_whole: bool = False  # the folder has all of them, and no other process has seen that
 
     def seed(self, name: str) -> int:
         """The same whichever networks are trained beside it."""
@@ -111,12 +117,12 @@ class Run:
         self.first_step[0] += steps
 
         def log(figures: dict[str, float], step: int) -> None:
-            named = {f"{self.tracked_as}{name}/{key}": value for key, value in figures.items()}
+            named = {f"{self.shown_in}{name}/{key}": value for key, value in figures.items()}
             accelerator.log(named, first_step + step)
 
         return Job(
-            name, accelerator, args, train_batches, validation_batches, steps, steps_per_epoch, faces_per_step, seed,
-            bool(np.isnan(targets).any()), checkpoints, log, None if in_workers else augment,
+            name, self.shown_in + name, accelerator, args, train_batches, validation_batches, steps, steps_per_epoch,
+            faces_per_step, seed, bool(np.isnan(targets).any()), checkpoints, log, None if in_workers else augment,
         )  # fmt: skip
 
     def finish(self, job: Job, network: torch.nn.Module, save: Callable[[torch.nn.Module], None]) -> None:
@@ -129,24 +135,25 @@ class Run:
 
 
 def plan_runs(
-    accelerator, data_args, args, fold_args, kind_args, config, model_class, names, train, evaluation, more=None
-) -> list[Run]:
+    accelerator, data_args, args, fold_args, kind_args, config, model_class, names, train, evaluation, more=None,
+    share: Share | None = None,
+) -> list[Run]:  # fmt: skip
     """One `Run`, or one for each fold; raises `ValueError` where one cannot be. `names` are the networks', `more` goes
-    into the settings."""
-    expressions = [name for name in names if name in EXPRESSIONS]
+    into the settings. With a `share`, the folds that this process trains something of; where there is none, the script
+    ends."""
     if args.resume_from_checkpoint not in (None, "latest") and len(fold_args.folds) > 1:
         raise ValueError("--resume_from_checkpoint FOLDER is of one fold: name that one by --fold, or say 'latest'.")
-    runs = []
+    rows_of_folds = []
     for fold in fold_args.folds:
+        rows_of_folds.append(_rows_without(fold, fold_args, train, accelerator))
+        expressions = [name for name in names if name in EXPRESSIONS]
+        check_enough_rows(rows_of_folds[-1], evaluation, expressions, "" if fold is None else f" without fold {fold}")
+    runs = []
+    dealt = own_networks(share, names, rows_of_folds, args, kind_args)
+    for fold, rows, jobs in zip(fold_args.folds, rows_of_folds, dealt, strict=True):
+        if not jobs:
+            continue
         output_dir = Path(args.output_dir) / (f"fold-{fold}" if fold is not None else "")
-        if fold is not None:
-            share_contents(accelerator, [train])
-            if train.datasets is not None and train.folds_by != "content":
-                raise ValueError(
-                    "--num_folds: of several datasets folds go by the images' files, and not all are read."
-                )
-        rows = train if fold is None else train.without_fold(fold, fold_args.num_folds)
-        check_enough_rows(rows, evaluation, expressions, "" if fold is None else f" without fold {fold}")
         settings = run_settings(data_args, args, kind_args, rows, accelerator) | (more or {})
         if by_dataset := evaluation.rows_by_dataset():
             settings["evaluation_rows_by_dataset"] = by_dataset
@@ -156,15 +163,29 @@ def plan_runs(
         if weights:
             settings["init_from"] = [w["description"] for w in weights]
         of_step = settings | shares_of_a_step(accelerator, args)
-        locks = ExitStack()
-        decide = partial(left_to_train, output_dir, list(names), args, config, settings, of_step)
-        to_train, checkpoints = as_main_process(accelerator, partial(_alone, locks, output_dir, names, decide))
+        own, locks = [name for name in jobs if name != WARM_START], ExitStack()
+        decide = partial(left_to_train, output_dir, list(names), own, args, config, settings, of_step)
+        to_train, checkpoints, is_whole = as_main_process(accelerator, partial(_alone, locks, output_dir, own, decide))
         run = Run(
             accelerator, args, config, model_class, output_dir, rows, evaluation, settings, weights, checkpoints,
-            to_train, locks=locks,
+            to_train, locks=locks, names=list(names), share=share,
         )  # fmt: skip
+        run.trains_warm_start = WARM_START in jobs and not is_whole
+        run.is_whole = is_whole and names[0] in own
         runs.append(run)
+    if not runs:
+        tqdm.write(f"Process {share.rank} has nothing to train: there are fewer networks than processes.")
+        sys.exit(0)
     return runs
+
+
+def _rows_without(fold: int | None, fold_args, train: Split, accelerator: Accelerator) -> Split:
+    if fold is None:
+        return train
+    share_contents(accelerator, [train])
+    if train.datasets is not None and train.folds_by != "content":
+        raise ValueError("--num_folds: of several datasets folds go by the images' files, and not all are read.")
+    return train.without_fold(fold, fold_args.num_folds)
 
 
 def _alone(locks: ExitStack, output_dir: Path, names, decide: Callable):
@@ -184,7 +205,8 @@ def start_trackers(runs: list[Run], all_args: tuple) -> None:
     """Trackers, where they are asked for; their steps may only grow over all runs of a command."""
     for run in runs:
         run.first_step = runs[0].first_step
-        run.tracked_as = f"{run.output_dir.name}/" if len(runs) > 1 else ""
+        is_one_of_several = len(runs) > 1 or "left_out_fold" in run.settings
+        run.shown_in = f"{run.output_dir.name}/" if is_one_of_several else ""
     if runs[0].accelerator.log_with:
         settings = {key: str(value) for group in all_args for key, value in vars(group).items()}
         runs[0].accelerator.init_trackers(Path(sys.argv[0]).stem, config=settings)

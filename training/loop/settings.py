@@ -20,7 +20,7 @@ from affectnet_plus.training.loop.initial_weights import WARM_START
 def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelerator) -> dict:
     """What decides the weights; stands in the config, and a resumed run has to agree with it."""
     elsewhere = ("expressions", "au_labels", "au_target", "soft_labels", "soft_labels_column", "init_from", "teacher")
-    of_kind = {key: value for key, value in vars(kind_args).items() if key not in elsewhere}
+    of_kind = {key: value for key, value in vars(kind_args).items() if key not in (*elsewhere, "jobs")}
     if args.eval_strategy == "no" and of_kind.get("metric_for_best_model"):
         of_kind["metric_for_best_model"] = "last"  # nothing is measured to choose by
     return {
@@ -57,10 +57,10 @@ def shares_of_a_step(accelerator: Accelerator, args) -> dict:
 
 
 def left_to_train(
-    output_dir: Path, names: list[str], args, config, settings: dict, settings_of_step: dict
-) -> tuple[list[str], dict[str, Path]]:
-    """Which networks are still to be trained, and their checkpoints; `ValueError` where that would mix this run with
-    another, or overwrite something unasked."""
+    output_dir: Path, names: list[str], own: list[str], args, config, settings: dict, settings_of_step: dict
+) -> tuple[list[str], dict[str, Path], bool]:
+    """Which of this process's `own` networks are still to be trained, their checkpoints, and whether all of these
+    `names` are finished; `ValueError` where that would mix this run with another, or overwrite something unasked."""
     with locked_if_shared(output_dir):
         finish_moves(output_dir)
         check_same_network(output_dir, config)
@@ -72,12 +72,12 @@ def left_to_train(
                 f"{json.dumps(settings.get('prior'))}: one model has one prior. Take that one."
             )
         wanted = args.resume_from_checkpoint or "latest"
-        checkpoints = find_checkpoints(output_dir, wanted)
+        checkpoints = find_checkpoints(output_dir, wanted, own)
         if not args.resume_from_checkpoint:
             if not args.overwrite_output_dir:
-                check_nothing_is_lost(output_dir, names, records, checkpoints, settings)
-            return names, {}
-        to_train = [name for name in names if not settings.items() <= records.get(name, {}).items()]
+                check_nothing_is_lost(output_dir, own, records, checkpoints, settings)
+            return own, {}, False
+        to_train = [name for name in own if not are_finished([name], records, settings)]
         left = [*to_train, *[WARM_START] * bool(settings.get("warm_start_epochs"))]
         if wanted != "latest" and (others := checkpoints.keys() - {*left}):
             raise ValueError(
@@ -90,7 +90,12 @@ def left_to_train(
                 check_same_settings(checkpoints[name], name, saved, settings_of_step)
             elif name in records:
                 check_same_settings(output_dir, name, records[name], settings)
-        return to_train, checkpoints
+        return to_train, checkpoints, are_finished(names, records, settings)
+
+
+def are_finished(names: list[str], records: dict[str, dict], settings: dict) -> bool:
+    """Whether there are records of all these networks, by these settings."""
+    return all(settings.items() <= records.get(name, {}).items() for name in names)
 
 
 def check_same_network(output_dir: Path, config) -> None:
