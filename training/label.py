@@ -30,6 +30,7 @@ from affectnet_plus import EXPRESSIONS, match_expressions
 from affectnet_plus.releases.files import check_utf8
 from affectnet_plus.releases.writing import alone
 from affectnet_plus.training.arguments import (
+    CACHE_IMAGES,
     WHOLE_FILES_KEPT,
     DataArguments,
     exit_on_broken_image,
@@ -42,6 +43,7 @@ from affectnet_plus.training.arguments import (
 from affectnet_plus.training.faces import FaceDataset, Split, images_in, load_rows, split_to_label
 from affectnet_plus.training.loop import (
     as_main_process,
+    cache_faces,
     check_outputs,
     main_process_prepares,
     predict,
@@ -50,6 +52,7 @@ from affectnet_plus.training.loop import (
 from affectnet_plus.training.loop.folders import locked_for_reading, written_beside
 from affectnet_plus.training.soft_labels.calibration import prior_of_rows
 from affectnet_plus.training.soft_labels.cross_fitting import (
+    experts_of,
     expressions_of_experts,
     find_folds,
     folds_by,
@@ -123,6 +126,7 @@ class LabelArguments:
     per_device_batch_size: int = field(default=64, metadata={"help": "Faces per device and step."})
     rows_per_file: int = field(default=2000, metadata={"help": "Rows of one file: what a kill can cost."})
     dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that decode images, per device."})
+    cache_images: str = field(default="no", metadata=CACHE_IMAGES)
     use_cpu: bool = field(default=False, metadata={"help": "Run on the CPU even where there is an accelerator."})
 
     def __post_init__(self):
@@ -136,7 +140,8 @@ class LabelArguments:
         self.prior = parse_prior(self.prior) if self.prior else None
         if self.prior_precision != "fit":
             self.prior_precision = _precision(self.prior_precision)
-        if self.labels and (self.image_dir or self.write_release or self.splits or self.max_samples or self.tta):
+        of_faces = self.image_dir or self.write_release or self.splits or self.max_samples or self.tta
+        if self.labels and (of_faces or self.cache_images != "no"):
             raise ValueError(
                 "--labels goes with --prior, --prior_precision and --output_dir only: for anything else label faces by "
                 "--ebc and --au, or --model."
@@ -188,6 +193,8 @@ def main():
         if known is not None or (None not in folds and seen and folds_by(folds) == "content"):
             share_contents(accelerator, [*splits, *([known] if known is not None else [])])
         shards = plan_shards(splits, folds, seen, args.rows_per_file, folds_by(folds), known)
+        to_cache = looked_at_again(args, splits, shards, folds, evaluation)
+        cache_faces(accelerator, to_cache, experts_of(folds)[0].image_size, args.cache_images)
         locks = ExitStack()
         settings = as_main_process(accelerator, partial(begin, locks, args, output_dir, settings, splits))
         precision = settings["posterior"]["prior_precision"]
@@ -226,6 +233,22 @@ def main():
             with exit_on_error():
                 write_release(Path(args.write_release), splits, output_dir, show_progress=True)
     locks.close()
+
+
+def looked_at_again(args, splits: list[Split], shards: list, folds: dict, evaluation: Split | None) -> list[Split]:
+    """The splits whose faces are worth keeping: on disk all, for other commands; in memory those that the experts of
+    several folds look at. `ValueError` where that is asked for and there are none."""
+    evaluations = [] if evaluation is None else [evaluation]
+    if args.cache_images == "disk":
+        return splits + evaluations
+    again = [split for split in splits if any(of is split and len(experts) > 1 for _, of, _, experts in shards)]
+    again += evaluations if len(folds) * (bool(args.ebc) + (args.prior_precision == "fit")) > 1 else []
+    if args.cache_images == "memory" and not again:
+        raise ValueError(
+            "--cache_images memory: here no face is looked at twice. Leave it out, or take --cache_images disk, where "
+            "later commands find the faces."
+        )
+    return again
 
 
 def begin(locks: ExitStack, args, output_dir: Path, settings: dict, splits: list[Split]) -> dict:

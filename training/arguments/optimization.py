@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from affectnet_plus.releases.files import check_utf8
+from affectnet_plus.training.arguments.data import CACHE_IMAGES
 
 # Epochs and peak learning rates where none are named. Experts from scratch: those of benchmarks/results, small networks
 # on the synthetic release (one seed so far). Soft-FER, and all with pretrained weights: common practice, not measured.
@@ -79,6 +80,7 @@ class OptimizationArguments:
     )
     seed: int = field(default=42, metadata={"help": "Of initial weights, sampler and augmentation."})
     dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that decode images, per device."})
+    cache_images: str = field(default="no", metadata=CACHE_IMAGES)
     eval_strategy: str = field(
         default="epoch",
         metadata={
