@@ -173,4 +173,5 @@ def _name_and_state(stored: dict) -> tuple[str, int]:
         status = os.stat(path)
     except OSError as error:
         raise ImageError(f"{path} is not a readable image ({error.strerror}): replace it or leave it out.") from error
-    return path, xxhash.xxh3_64_intdigest(repr((status.st_size, status.st_mtime_ns, status.st_ctime_ns)))
+    state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    return path, xxhash.xxh3_64_intdigest(state.encode())
