@@ -154,7 +154,7 @@ def test_killed_nothing_is_left_in_memory_and_the_run_goes_on_to_the_same_weight
     os.kill(run.pid, signal.SIGSTOP)
     files = [os.readlink(file) for file in Path(f"/proc/{run.pid}/fd").iterdir()]
     run.kill()
-    assert files.count("/memfd:affectnet_plus_faces (deleted)") == 2  # so that they are gone with the process
+    assert "/memfd:affectnet_plus_faces (deleted)" in files  # without a name: gone with the process
     said = train(
         *args, "--cache_images", "disk", "--resume_from_checkpoint", "latest", cwd=tmp_path, script="train_soft_fer.py"
     )
