@@ -21,7 +21,7 @@ from affectnet_plus.modeling import (
 )
 from affectnet_plus.training.arguments import FoldArguments, OptimizationArguments, TrainingDataArguments
 from affectnet_plus.training.faces import PermutationSampler, load_splits
-from affectnet_plus.training.loop import create_accelerator, fit, main_process_prepares, plan_runs
+from affectnet_plus.training.loop import cache_faces, create_accelerator, fit, main_process_prepares, plan_runs
 from affectnet_plus.training.soft_fer import SoftFerArguments, targets_of
 from affectnet_plus.training.train_au import AUArguments
 from affectnet_plus.training.train_soft_fer import RawOutputs, soft_fer_targets_loss
@@ -98,6 +98,16 @@ def main(data: Path, folder: Path) -> None:
         trained("soft_fer", data, own, accelerator)
     except ValueError as error:
         (folder / f"refused-{accelerator.process_index}").write_text(str(error))
+
+    _, faces = load_splits(TrainingDataArguments(dataset_name=str(data)))
+    cache_faces(accelerator, [faces], 32, "memory")
+    if not accelerator.is_main_process:
+        for row in range(len(faces)):
+            faces.scaled_image(row, (32, 32))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shared = sum(faces.cache.read(row) is not None for row in range(len(faces)))
+        (folder / "shared").write_text(f"{shared} of {len(faces)}")
 
     # With a timeout of a second for everything: who prepares something may take longer, who hangs may not.
     dist.distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=1), dist.group.WORLD)

@@ -150,8 +150,9 @@ def test_killed_it_goes_on_to_the_same_bytes(labelled, experts, release):
     assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in labelled.iterdir())
 
 
-def test_two_processes_write_the_same_labels(labelled, experts, release):
-    train(*flags_of(experts, release), "--output_dir", "two", script="label.py", cwd=experts, processes=2)
+def test_two_processes_that_share_a_cache_write_the_same_labels(labelled, experts, release):
+    flags = [*flags_of(experts, release), "--cache_images", "memory", "--output_dir", "two"]
+    train(*flags, script="label.py", cwd=experts, processes=2)
     assert digests(experts / "two") == digests(labelled)
 
 

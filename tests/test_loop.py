@@ -56,6 +56,10 @@ def test_what_is_to_be_trained_is_what_the_main_process_finds(two_ranks):
     assert says[0] == says[1] and "of-rank-0 holds a finished model" in says[0]
 
 
+def test_ranks_share_the_faces_that_one_of_them_has_decoded(two_ranks):
+    assert (two_ranks / "shared").read_text() == "80 of 80"
+
+
 def test_who_prepares_may_take_long_and_who_hangs_may_not(two_ranks):
     assert (two_ranks / "cache").exists() and (two_ranks / "gave_up").exists()
 

@@ -32,6 +32,7 @@ from affectnet_plus import EXPRESSIONS, match_expressions
 from affectnet_plus.releases.files import check_utf8
 from affectnet_plus.releases.writing import alone
 from affectnet_plus.training.arguments import (
+    CACHE_IMAGES,
     WHOLE_FILES_KEPT,
     WORKERS_HELP,
     DataArguments,
@@ -45,6 +46,7 @@ from affectnet_plus.training.arguments import (
 from affectnet_plus.training.faces import FaceDataset, Split, images_in, load_rows, loader_settings, split_to_label
 from affectnet_plus.training.loop import (
     as_main_process,
+    cache_faces,
     check_outputs,
     main_process_prepares,
     predict,
@@ -54,6 +56,7 @@ from affectnet_plus.training.loop.folders import locked_for_reading, written_bes
 from affectnet_plus.training.loop.predict import joined, outputs_of
 from affectnet_plus.training.soft_labels.calibration import prior_of_rows
 from affectnet_plus.training.soft_labels.cross_fitting import (
+    experts_of,
     expressions_of_experts,
     find_folds,
     folds_by,
@@ -127,6 +130,7 @@ class LabelArguments:
     per_device_batch_size: int = field(default=64, metadata={"help": "Faces per device and step."})
     rows_per_file: int = field(default=2000, metadata={"help": "Rows of one file: what a kill can cost."})
     dataloader_num_workers: int | None = field(default=None, metadata={"help": WORKERS_HELP})
+    cache_images: str = field(default="no", metadata=CACHE_IMAGES)
     use_cpu: bool = field(default=False, metadata={"help": "Run on the CPU even where there is an accelerator."})
 
     def __post_init__(self):
@@ -140,7 +144,8 @@ class LabelArguments:
         self.prior = parse_prior(self.prior) if self.prior else None
         if self.prior_precision != "fit":
             self.prior_precision = _precision(self.prior_precision)
-        if self.labels and (self.image_dir or self.write_release or self.splits or self.max_samples or self.tta):
+        of_faces = self.image_dir or self.write_release or self.splits or self.max_samples or self.tta
+        if self.labels and (of_faces or self.cache_images != "no"):
             raise ValueError(
                 "--labels goes with --prior, --prior_precision and --output_dir only: for anything else label faces by "
                 "--ebc and --au, or --model."
@@ -192,6 +197,8 @@ def main():
         if known is not None or (None not in folds and seen and folds_by(folds) == "content"):
             share_contents(accelerator, [*splits, *([known] if known is not None else [])])
         shards = plan_shards(splits, folds, seen, args.rows_per_file, folds_by(folds), known)
+        to_cache = looked_at_again(args, splits, folds, evaluation)
+        cache_faces(accelerator, to_cache, experts_of(folds)[0].image_size, args.cache_images)
         locks = ExitStack()
         settings = as_main_process(accelerator, partial(begin, locks, args, output_dir, settings, splits))
         precision = settings["posterior"]["prior_precision"]
@@ -230,6 +237,21 @@ def main():
             with exit_on_error():
                 write_release(Path(args.write_release), splits, output_dir, show_progress=True)
     locks.close()
+
+
+def looked_at_again(args, splits: list[Split], folds: dict, evaluation: Split | None) -> list[Split]:
+    """The splits whose faces are worth keeping: on disk all, for other commands; in memory what the experts of several
+    folds are fused on. `ValueError` where that is asked for and there is nothing."""
+    evaluations = [] if evaluation is None else [evaluation]
+    if args.cache_images == "disk":
+        return splits + evaluations
+    again = evaluations if len(folds) * (bool(args.ebc) + (args.prior_precision == "fit")) > 1 else []
+    if args.cache_images == "memory" and not again:
+        raise ValueError(
+            "--cache_images memory: here no face is looked at twice. Leave it out, or take --cache_images disk, where "
+            "later commands find the faces."
+        )
+    return again
 
 
 def begin(locks: ExitStack, args, output_dir: Path, settings: dict, splits: list[Split]) -> dict:

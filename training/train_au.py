@@ -97,6 +97,7 @@ def main():
             if au_args.pretrained:
                 MultiHeadClassifier(config, EXPRESSIONS[0], pretrained=True)
             train, evaluation = load_splits(data_args)
+        loop.cache_faces(accelerator, [train, evaluation], config.image_size, args.cache_images)
         config = experts.fit_to_data(config, au_args, train.expressions)
         table = None
         if au_args.au_labels:

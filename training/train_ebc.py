@@ -63,6 +63,7 @@ def main():
             if ebc_args.pretrained:
                 BinaryEnsemble(config, pretrained=True)
             train, evaluation = load_splits(data_args)
+        loop.cache_faces(accelerator, [train, evaluation], config.image_size, args.cache_images)
         config = experts.fit_to_data(config, ebc_args, train.expressions)
         frequencies = {
             name: class_frequencies(rows.labels, rows.known)

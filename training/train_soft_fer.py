@@ -100,6 +100,7 @@ def main():
                 with_soft_labels=model_args.target != "hard",
                 without_class=model_args.target in ("soft", "distribution"),
             )
+        loop.cache_faces(accelerator, [train, evaluation], config.image_size, args.cache_images)
         if len(data_args.sources()) > 1 and (model_args.soft_labels or model_args.by_subset):
             raise ValueError("--soft_labels and --by_subset are of one dataset, and several are named: leave them out.")
         if model_args.learns_soft_labels and not model_args.soft_labels:

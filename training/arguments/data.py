@@ -15,6 +15,14 @@ def is_synthetic(release: str) -> bool:
     return tree.is_file(os.path.join(release, "ground_truth.parquet"))
 
 
+CACHE_IMAGES = {  # of scripts that look at faces several times
+    "help": "Decode each face once, and keep its pixels at the network's size: in `memory`, shared by all processes of "
+    "a machine, for this run; or on `disk`, in the cache of `datasets`, where later runs find them. The result is the "
+    "same to the bit. What they need is said before, 150 KB a face at 224 pixels.",
+    "choices": ["no", "memory", "disk"],
+}
+
+
 @dataclass
 class DataArguments:
     """Which faces: a release (`--data_dir`), or any Hugging Face dataset or Parquet folder (`--dataset_name`)."""

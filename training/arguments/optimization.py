@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from affectnet_plus.releases.files import check_utf8
+from affectnet_plus.training.arguments.data import CACHE_IMAGES
 
 WORKERS_HELP = "Processes that decode images, per device. Default: 2; on a GPU its share of the cores, up to 16."
 
@@ -93,6 +94,7 @@ class OptimizationArguments:
         default=False,
         metadata={"help": "Compile networks (torch.compile): minutes once for each, then faster steps on a GPU."},
     )
+    cache_images: str = field(default="no", metadata=CACHE_IMAGES)
     eval_strategy: str = field(
         default="epoch",
         metadata={

@@ -5,7 +5,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -42,19 +41,18 @@ class FaceDataset(Dataset):
 
     def __getitem__(self, index: int | tuple[int, int]) -> dict[str, torch.Tensor]:
         row, seed = index if isinstance(index, tuple) else (index, None)
-        image = self.split.image(row)
         if seed is None:
-            sample = {"pixel_values": self._pixel_values(image)}
+            sample = {"pixel_values": self._pixel_values(row)}
         else:
-            image = image.resize(self.size, Image.Resampling.BILINEAR)
+            image = self.split.scaled_image(row, self.size)
             image = altered_by(self.policy, image, seed) if self.auto_augment else image
             sample = {"faces": pil_to_tensor(image), "draws": random_draws(seed)}
         return sample | ({} if self.targets is None else {"targets": self.targets[row]})
 
-    def _pixel_values(self, image: Image.Image) -> torch.Tensor:
-        if self.normalization:  # of our models: as the pipeline does it
-            return torch.from_numpy(pixel_values_of(image, *self.normalization))
-        return self.image_processor(images=image, return_tensors="pt")["pixel_values"][0]
+    def _pixel_values(self, row: int) -> torch.Tensor:
+        if self.normalization:  # of our models: as the pipeline does it, which scales alike
+            return torch.from_numpy(pixel_values_of(self.split.scaled_image(row, self.size), *self.normalization))
+        return self.image_processor(images=self.split.image(row), return_tensors="pt")["pixel_values"][0]
 
 
 def loader_settings(num_workers: int | None, device: torch.device) -> dict:

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from affectnet_plus import EXPRESSIONS, match_expressions
 from affectnet_plus.modeling import ImageError, open_rgb
 from affectnet_plus.releases.files import read_regular_file
+from affectnet_plus.training.faces.face_cache import RESAMPLING, FaceCache
 
 METADATA = ("subset", "age", "gender", "ethnicity", "head_pose", "landmarks_68", "landmarks_29", "valence", "arousal")
 NO_AFFECT = -2  # where AffectNet has no valence or arousal
@@ -33,7 +34,7 @@ class Split:
     image file without its ending, else, where names are missing or come twice, the number of the row. `names` (N,) are
     those names of files, and where they are missing the ids. `metadata` has what the rows have of our other columns
     (`METADATA`), or is None. `contents` (N,) are hashes of the image files, where `read_contents` was called and could
-    read them, and `folds_by` says what folds then go by.
+    read them, and `folds_by` says what folds then go by. `cache` keeps decoded faces of one size.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Split:
     folds_by: str | None = None  # "content" or "id", None: nobody has tried to read contents yet
     known: np.ndarray | None = None
     datasets: np.ndarray | None = None
+    cache: FaceCache | None = None
 
     def __post_init__(self):
         if self.known is None:
@@ -109,6 +111,7 @@ class Split:
             soft_labels=soft_labels,
             metadata=metadata,
             contents=contents,
+            cache=None if self.cache is None else self.cache.select(rows),
             **columns,
         )
 
@@ -142,6 +145,16 @@ class Split:
         stored = self.stored(row)
         name = stored["path"] or f"image of row {row} in {self.name}"
         return open_rgb(stored["path"] if stored["bytes"] is None else BytesIO(stored["bytes"]), name)
+
+    def scaled_image(self, row: int, size: tuple[int, int]) -> Image.Image:
+        """The same, of this (width, height); decoded once where there is a cache of that size."""
+        cache = self.cache if self.cache is not None and self.cache.size == size else None
+        if cache is not None and (face := cache.read(row)) is not None:
+            return face
+        face = self.image(row).resize(size, RESAMPLING)
+        if cache is not None:
+            cache.write(row, face)
+        return face
 
 
 def indices_among(expressions: Sequence[str], labels: np.ndarray) -> np.ndarray:

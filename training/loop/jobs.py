@@ -31,7 +31,13 @@ def share_of_jobs(jobs: str, args) -> Share | None:
         )
     if args.resume_from_checkpoint not in (None, "latest"):
         raise ValueError("--resume_from_checkpoint FOLDER is of one network: with --jobs expressions say 'latest'.")
-    return Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    share = Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    if args.cache_images == "memory" and share.processes > 1:
+        raise ValueError(
+            "--cache_images memory: with --jobs expressions processes share no memory. Take --cache_images disk, whose "
+            "files they share."
+        )
+    return share
 
 
 def own_networks(share: Share | None, names: list[str], folds: list[Split], args, kind_args) -> list[list[str]]:

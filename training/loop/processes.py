@@ -2,6 +2,7 @@
 
 import gc
 import os
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -9,9 +10,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, patch_environment
+from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, gather_object, patch_environment
 
-from affectnet_plus.training.faces import Split
+from affectnet_plus.training.faces import Split, create_caches, open_cache
 from affectnet_plus.training.loop.jobs import Share
 
 _PATIENCE = timedelta(days=7)  # of processes that wait for what one prepares for all
@@ -88,6 +89,30 @@ def share_contents(accelerator: Accelerator, splits: Sequence[Split]) -> None:
     read = broadcast_object_list([(split.contents, split.folds_by) for split in unread])
     for split, (contents, folds_by) in zip(unread, read, strict=True):
         split.contents, split.folds_by = contents, folds_by
+
+
+def cache_faces(accelerator: Accelerator, splits: Sequence[Split], image_size: int, where: str) -> None:
+    """Let these splits decode each face once, at the size of a network's input, and keep it in "memory" or on "disk",
+    shared by all processes of a machine; "no": not at all. `ValueError` where there is no room."""
+    splits, size = [split for split in splits if len(split)], (image_size, image_size)
+    if where == "no" or not splits:
+        return
+    caches, told = [], None
+    with main_process_prepares(accelerator):
+        if accelerator.is_local_main_process:
+            try:
+                caches = create_caches(splits, size, where)
+                told = [(cache.path, size, cache.states) for cache in caches]
+            except (ValueError, OSError) as error:
+                told = error
+    machine = socket.gethostname()
+    of_machines = [(name, answer) for name, answer in gather_object([(machine, told)]) if answer is not None]
+    for _, answer in of_machines:
+        if isinstance(answer, Exception):
+            raise answer
+    for split, to_open in zip(splits, dict(of_machines)[machine], strict=True):
+        split.cache = open_cache(*to_open)
+    accelerator.wait_for_everyone()  # until then `caches` are open
 
 
 def as_main_process(accelerator: Accelerator, decide: Callable):
