@@ -126,6 +126,8 @@ def plan_runs(
     """One `Run`, or one for each fold; raises `ValueError` where one cannot be. `names` are the networks', `more` goes
     into the settings."""
     expressions = [name for name in names if name in EXPRESSIONS]
+    if getattr(config, "shared_backbones", False):  # one network for all of them
+        names = ["all"]
     if args.resume_from_checkpoint not in (None, "latest") and len(fold_args.folds) > 1:
         raise ValueError("--resume_from_checkpoint FOLDER is of one fold: name that one by --fold, or say 'latest'.")
     runs = []
