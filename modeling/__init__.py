@@ -40,6 +40,7 @@ if HAS_TORCH:
     from .modeling_fused import FusedForImageClassification, FusedOutput, mixed_log_odds
     from .modeling_onnx import OnnxConfig, OnnxForImageClassification
     from .modeling_soft_fer import SoftFerForImageClassification, SoftFerOutput, log_odds_of_softmax, soft_fer_loss
+    from .shared_backbones import SharedBackbones
     from .soft_label_model import SoftLabelModel, image_processor_for, normalization_of
 
     for _config, _model in (
@@ -90,6 +91,7 @@ __all__ = [
     "OnnxPipeline",
     "OnnxSettings",
     "PROTOTYPES",
+    "SharedBackbones",
     "SoftFerConfig",
     "SoftFerForImageClassification",
     "SoftFerOutput",

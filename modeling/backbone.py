@@ -121,9 +121,10 @@ def _renormalized(pixel_values: torch.Tensor, config, trained: dict[str, list[fl
 
 
 def against_rest(outputs: torch.Tensor) -> torch.Tensor:
-    """(B, 1 + rest outputs) -> (B, 1): log-odds of the first class against all others together. With one output, that
-    is the output itself."""
-    return outputs[:, :1] - outputs[:, 1:].logsumexp(dim=1, keepdim=True) if outputs.shape[1] > 1 else outputs
+    """(..., 1 + rest outputs) -> (..., 1): log-odds of the first class against all others together. With one output,
+    that is the output itself."""
+    own, rest = outputs[..., :1], outputs[..., 1:]
+    return own - rest.logsumexp(dim=-1, keepdim=True) if outputs.shape[-1] > 1 else own
 
 
 def check_backbone(name: str, image_size: int) -> None:

@@ -34,6 +34,9 @@ class AUConfig(SoftLabelConfig):
         Outputs that each network has beside the expression's own, for kinds of "rest" to tell apart: log-odds = own
         output - logsumexp(rest outputs). With 0, the default, the own output is the log-odds. affectnet-plus's own
         addition; with 7 it can start from a classifier of all eight expressions and know what that knows.
+    shared_backbones (`bool`):
+        One network has the multi-head classifiers of all expressions as its heads.
+        affectnet-plus's own way to save time; the paper trains networks for each expression.
 
     The rest is `SoftLabelConfig`'s.
     """
@@ -43,6 +46,7 @@ class AUConfig(SoftLabelConfig):
     backbone: str = "resnet50"
     action_units: dict[str, list[int]] | None = None
     rest_outputs: int = 0
+    shared_backbones: bool = False
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

@@ -50,14 +50,20 @@ Which class frequencies scores are calibrated to is unknown (before priors were 
 EBC, ensemble of binary classifiers (AffectNet+, Fig. 2): per expression
 {{ backbones }}, each one-vs-rest. How they are combined is affectnet-plus's own choice, not the paper's: log-odds =
 weighted mean of the classifiers' log-odds / temperature + shift, fitted on validation.
+{%- if config.shared_backbones %} So is that all expressions share one network of each backbone, whose
+heads are their classifiers: the paper trains networks for each expression.{% endif %}
 {%- elif config.model_type == "affectnet_plus_au" -%}
 AU-based classifier (AffectNet+, Fig. 3): per expression one multi-head {{ backbones }} trained on
 action units and the expression together, one-vs-rest. Which units is affectnet-plus's own choice, not the
 paper's (EMFACS): {{ action_units }}. So is the calibration: log-odds / temperature + shift, fitted on validation.
+{%- if config.shared_backbones %} So is that all expressions share one network, whose heads are their classifiers:
+the paper trains a network for each expression.{% endif %}
 {%- elif config.model_type == "affectnet_plus_fused" -%}
 The AffectNet+ labeller: for each expression an EBC (Fig. 2; {{ backbones }}) and
 an AU expert (Fig. 3; {{ au_backbones }}). How they are fused is affectnet-plus's own choice, not the paper's: score =
 w * EBC + (1 - w) * AU, each calibrated (log-odds / temperature + shift), all fitted on validation.
+{%- for part, name in ((config.ebc, "EBC"), (config.au, "AU experts")) if part.shared_backbones %} In the {{ name }} all expressions
+share one network of each backbone; that is affectnet-plus's own as well.{% endfor %}
 {%- else -%}
 One network ({{ backbones }}), one output per expression, trained under a
 {{ activation }}{% if config.valence_arousal %}, and two for valence and arousal (tanh){% endif %}. It is affectnet-plus's own model, not the paper's.

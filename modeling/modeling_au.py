@@ -10,6 +10,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from .backbone import against_rest, create_backbone, network_input
 from .configuration_au import AUConfig
+from .shared_backbones import SharedBackbones, units_of
 from .soft_label_model import SoftLabelModel
 
 
@@ -55,21 +56,31 @@ class AUOutput(ImageClassifierOutput):
 
 
 class AUForImageClassification(SoftLabelModel):
-    """One `MultiHeadClassifier` per expression of `config.id2label`, calibrated (`config.calibration`)."""
+    """One `MultiHeadClassifier` per expression of `config.id2label` (with `config.shared_backbones` one
+    `SharedBackbones` for all of them), calibrated (`config.calibration`)."""
 
     config_class = AUConfig
 
     def __init__(self, config: AUConfig):
         super().__init__(config)
-        self.experts = nn.ModuleDict({name: MultiHeadClassifier(config, name) for name in config.expressions})
+        if config.shared_backbones:
+            self.trunks = SharedBackbones(config)
+        else:
+            self.experts = nn.ModuleDict({name: MultiHeadClassifier(config, name) for name in config.expressions})
         self.post_init()
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> AUOutput:
         """pixel_values (B, 3, H, W), normalised; labels for a BCE loss, a soft label
         (B, expressions) in [0, 1] or class indices (B,)."""
-        heads = [expert(pixel_values) for expert in self.experts.values()]
-        logits = self.calibrate(torch.stack([log_odds[:, 0] for log_odds in heads], dim=1))
+        if self.config.shared_backbones:
+            units = units_of(self.config)
+            log_odds, *au_logits = self.trunks(pixel_values).squeeze(2).split([len(units), *units], dim=1)
+        else:
+            heads = [expert(pixel_values) for expert in self.experts.values()]
+            log_odds = torch.stack([of_expert[:, 0] for of_expert in heads], dim=1)
+            au_logits = [of_expert[:, 1:] for of_expert in heads]
+        logits = self.calibrate(log_odds)
         loss = (
             None if labels is None else F.binary_cross_entropy_with_logits(logits, self.soft_label_of(labels, logits))
         )
-        return AUOutput(loss=loss, logits=logits, au_logits=tuple(log_odds[:, 1:] for log_odds in heads))
+        return AUOutput(loss=loss, logits=logits, au_logits=tuple(au_logits))

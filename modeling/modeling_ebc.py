@@ -9,6 +9,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from .backbone import against_rest, create_backbone, network_inputs
 from .configuration_ebc import EBCConfig
+from .shared_backbones import SharedBackbones
 from .soft_label_model import SoftLabelModel
 
 
@@ -36,7 +37,8 @@ class EBCOutput(ImageClassifierOutput):
 
 
 class EBCForImageClassification(SoftLabelModel):
-    """One `BinaryEnsemble` per expression of `config.id2label`, combined into one vector of log-odds.
+    """One `BinaryEnsemble` per expression of `config.id2label` (with `config.shared_backbones` one `SharedBackbones`
+    for all of them), combined into one vector of log-odds.
 
     Log-odds of an expression = weighted mean of its classifiers' log-odds / temperature + shift, the three fitted on
     validation (`config.calibration`). Scores are independent: they do not sum to one.
@@ -46,13 +48,19 @@ class EBCForImageClassification(SoftLabelModel):
 
     def __init__(self, config: EBCConfig):
         super().__init__(config)
-        self.experts = nn.ModuleDict({name: BinaryEnsemble(config) for name in config.expressions})
+        if config.shared_backbones:
+            self.trunks = SharedBackbones(config)
+        else:
+            self.experts = nn.ModuleDict({name: BinaryEnsemble(config) for name in config.expressions})
         self.post_init()
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> EBCOutput:
         """pixel_values (B, 3, H, W), normalised; labels for a BCE loss, a soft label
         (B, expressions) in [0, 1] or class indices (B,)."""
-        classifier_logits = torch.stack([ensemble(pixel_values) for ensemble in self.experts.values()], dim=1)
+        if self.config.shared_backbones:
+            classifier_logits = self.trunks(pixel_values)
+        else:
+            classifier_logits = torch.stack([ensemble(pixel_values) for ensemble in self.experts.values()], dim=1)
         logits = self.combine(classifier_logits)
         loss = (
             None if labels is None else F.binary_cross_entropy_with_logits(logits, self.soft_label_of(labels, logits))

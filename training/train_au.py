@@ -38,6 +38,7 @@ from affectnet_plus.training.arguments import (
     run_script,
 )
 from affectnet_plus.training.faces import Split, load_splits
+from affectnet_plus.training.loop import Run
 from affectnet_plus.training.loop.initial_weights import normalization_of_start
 from affectnet_plus.training.soft_labels.calibration import class_frequencies, fit_calibration, prior_numbers
 
@@ -86,7 +87,7 @@ def main():
     )
     with exit_on_error():
         config = AUConfig(
-            backbone=au_args.backbone, **au_args.input_settings(),
+            backbone=au_args.backbone, shared_backbones=au_args.share_backbones, **au_args.input_settings(),
             backbone_normalization=normalization_of_start(au_args, [au_args.backbone]),
         )  # fmt: skip
         check_backbone(config.backbone, config.network_size)
@@ -131,6 +132,11 @@ def main():
             experts.warm_start(run)
             pretrained = au_args.pretrained and not run.initial_weights
             for expression in run.to_train:
+                if expression == "all":  # --share_backbones, ours: all expressions in one network
+                    units = [targets_of(run.train, e, config.action_units[e], table)[:, 1:] for e in config.expressions]
+                    figures = partial(unit_figures, run, table)
+                    experts.train_shared(run, pretrained, priors, units, au_args.au_loss_weight, figures)
+                    continue
                 index, units = EXPRESSIONS.index(expression), config.action_units[expression]
                 measured_on = run.evaluation.labels == index  # (rows,)
                 network = run.create(expression, partial(MultiHeadClassifier, config, expression, pretrained))
@@ -143,12 +149,8 @@ def main():
                 log_odds, of_units = outputs["logits"][:, :1], outputs["logits"][:, 1:]
                 known = run.evaluation.known[:, index]
                 calibration = fit_calibration(log_odds[known], measured_on[known], priors[index])
-                au_auroc = presence_auroc(
-                    targets_of(run.evaluation, expression, units, table)[:, 1:], of_units, units, table
-                )
-                experts.save_expert(
-                    run, job, network, log_odds, calibration, record, {"au_auroc": au_auroc} if units else None
-                )
+                figures = unit_figures(run, table, expression, of_units)
+                experts.save_expert(run, job, network, log_odds, calibration, record, figures)
                 del network, job  # before the next one is made
             loop.evaluate_folder(run)
         loop.finish_runs(runs, args, repo_id)
@@ -158,6 +160,13 @@ def targets_of(split: Split, expression: str, units: list[int], table: ActionUni
     """(rows, 1 + units): is it the expression, and how strong is each of its units."""
     of_units = prototype_targets(split.labels, units) if table is None else table.targets(split, units)
     return np.column_stack([split.labels == EXPRESSIONS.index(expression), of_units]).astype("float32")
+
+
+def unit_figures(run: Run, table: ActionUnitTable | None, expression: str, log_odds: np.ndarray) -> dict:
+    """For the expert's record: how well its units' log-odds (rows, units) tell validation faces that show them."""
+    units = run.config.action_units[expression]
+    targets = targets_of(run.evaluation, expression, units, table)[:, 1:]
+    return {"au_auroc": presence_auroc(targets, log_odds, units, table)} if units else {}
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def main():
     with exit_on_error():
         config = EBCConfig(
             backbones=ebc_args.backbones,
+            shared_backbones=ebc_args.share_backbones,
             **ebc_args.input_settings(),
             backbone_normalization=normalization_of_start(ebc_args, ebc_args.backbones),
         )
@@ -84,6 +85,9 @@ def main():
             experts.warm_start(run)
             pretrained = ebc_args.pretrained and not run.initial_weights
             for expression in run.to_train:
+                if expression == "all":  # --share_backbones, ours: all expressions in one network
+                    experts.train_shared(run, pretrained, priors)
+                    continue
                 index = EXPRESSIONS.index(expression)
                 is_expression, measured_on = run.train.labels == index, run.evaluation.labels == index  # (rows,)
                 ensemble = run.create(expression, partial(BinaryEnsemble, config, pretrained))

@@ -129,6 +129,14 @@ class ExpertArguments(NetworkArguments):
             "Default: after a warm start or with --init_from as many as there are other expressions, else 0."
         },
     )
+    share_backbones: bool = field(
+        default=False,
+        metadata={
+            "help": "Ours, not the paper's: one network per backbone with heads for all expressions, trained "
+            "together; each face counts in each head as under that expression's own balanced sampler. An epoch is one "
+            "draw per row of the split."
+        },
+    )
     metric_for_best_model: str = field(
         default="auroc",
         metadata={
@@ -163,6 +171,11 @@ class ExpertArguments(NetworkArguments):
         super().__post_init__()
         self.prior = parse_prior(self.prior)
         self.expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(self.expressions))]
+        if self.share_backbones and self.expressions:
+            raise ValueError(
+                "--share_backbones trains the heads of all expressions together, --expressions some of them: leave one "
+                "of the two out."
+            )
         recipe = RECIPES["warm start"]["pretrained" if self.pretrained else "scratch"]
         if self.warm_start_epochs is None:
             self.warm_start_epochs = 0.0 if self.init_from else recipe["num_train_epochs"]

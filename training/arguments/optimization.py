@@ -42,8 +42,8 @@ class OptimizationArguments:
         default=None,
         metadata={
             "help": "An epoch of an expert is two draws per row of its expression: all of them once, as many others. "
-            "So an epoch of all eight costs twice the rows of the split. An epoch of a Soft-FER model is each row "
-            "once. Default: " + recipe_values("num_train_epochs")
+            "So an epoch of all eight costs twice the rows of the split. An epoch of experts that --share_backbones is "
+            "one draw per row, one of a Soft-FER model each row once. Default: " + recipe_values("num_train_epochs")
         },
     )
     max_train_steps: int | None = field(

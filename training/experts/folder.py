@@ -70,20 +70,29 @@ def save_expert(
         calibration: What `fit_calibration` has made of them.
         record: What `fit` says of the training; `more` goes into the expert's record as well.
     """
-    expression, index = job.name, EXPRESSIONS.index(job.name)
     sampler = {"name": "balanced", "share_of_expression": 0.5, **record}
-    steps = sampler.pop("steps")
+    record = expert_record(run, job.name, log_odds, calibration, sampler, more)
+    run.finish(job, network, lambda trained: complete_folder(run, job.name, trained, calibration, record))
+
+
+def expert_record(
+    run: Run, expression: str, log_odds: np.ndarray, calibration: dict, sampler: dict, more: dict | None
+) -> dict:
+    """What the config says of an expert, as `save_expert` takes it; prints how good it is."""
     record = {
         **run.settings,
-        "sampler": sampler,
-        "rows_of_expression": int((run.train.labels == index).sum()),
-        "steps": steps,
+        "sampler": {key: value for key, value in sampler.items() if key != "steps"},
+        "rows_of_expression": int((run.train.labels == EXPRESSIONS.index(expression)).sum()),
+        "steps": sampler["steps"],
         **_figures(log_odds @ np.array(calibration["backbone_weights"]), run.evaluation, expression),
         **(more or {}),
     }
     if run.accelerator.is_main_process:
-        print(f"{job.title}: AUROC {record['auroc']:.4f}, average precision {record['average_precision']:.4f}")
-    run.finish(job, network, lambda trained: complete_folder(run, expression, trained, calibration, record))
+        print(
+            f"{run.shown_in}{expression}: AUROC {record['auroc']:.4f}, average precision "
+            f"{record['average_precision']:.4f}"
+        )
+    return record
 
 
 def complete_folder(run: Run, expression: str, network: torch.nn.Module, calibration: dict, record: dict) -> None:

@@ -195,19 +195,21 @@ def load_weights(network: nn.Module, weights: list[dict], config, name: str, lab
     The last layer starts at random, but where an expert has an output for every expression of the softmax that was read
     (`rest_outputs`, and its own): then it is that one's, the expression's row first, and shifted from the
     share that the expression had of the faces drawn then, by its frequency among the training `labels` and the sampler,
-    to the half that it will be of those drawn now.
+    to the half that it will be of those drawn now. On shared backbones every expression's head starts so.
     """
+    heads = config.expressions if getattr(config, "shared_backbones", False) else [name]
     for backbone, read in zip(backbones_in(network), weights, strict=True):
         state = dict(read["state"])
         names = read["expressions"] or []
-        if read["last"] and name in names and getattr(config, "rest_outputs", 0) == len(names) - 1:
-            index = names.index(name)
-            order = [index, *(i for i in range(len(names)) if i != index)]
+        if read["last"] and set(heads) <= set(names) and getattr(config, "rest_outputs", 0) == len(names) - 1:
+            own = [names.index(head) for head in heads]
+            order = [i for index in own for i in (index, *(i for i in range(len(names)) if i != index))]
             counts = np.array([(labels == EXPRESSIONS.index(other)).sum() for other in names])
             shares = np.where(counts > 0, counts ** _POWER_OF_SHARES[read["sampler"]], 0)
+            shift = np.log(shares[own] / (shares.sum() - shares[own]))
             initial = backbone.state_dict()
             for key, rows in read["last"].items():  # (expressions, ...)
                 state[key] = torch.cat([rows[order], initial[key][len(order) :]])  # then the units of AU experts
                 if key.endswith("bias"):
-                    state[key][0] -= np.log(shares[index] / (shares.sum() - shares[index]))
+                    state[key][: len(order) : len(names)] -= torch.from_numpy(shift).to(rows)
         backbone.load_state_dict(state, strict=False)

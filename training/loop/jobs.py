@@ -49,10 +49,10 @@ def own_networks(share: Share | None, names: list[str], folds: list[Split], args
     def draws(epochs: float, rows: int) -> float:
         return 1.0 if args.max_train_steps else epochs * rows
 
-    experts = [
-        {name: draws(args.num_train_epochs, 2 * (rows.labels == EXPRESSIONS.index(name)).sum()) for name in names}
-        for rows in folds
-    ]
+    def epoch_of(name: str, rows: Split) -> int:
+        return len(rows) if name == "all" else 2 * int((rows.labels == EXPRESSIONS.index(name)).sum())
+
+    experts = [{name: draws(args.num_train_epochs, epoch_of(name, rows)) for name in names} for rows in folds]
     epochs = kind_args.warm_start_epochs
     warm_starts = [draws(epochs, len(rows)) if epochs else 0.0 for rows in folds]
     dealt = deal(experts, warm_starts, share.processes)[share.rank]

@@ -141,12 +141,14 @@ def plan_runs(
     """One `Run`, or one for each fold; raises `ValueError` where one cannot be. `names` are the networks', `more` goes
     into the settings. With a `share`, the folds that this process trains something of; where there is none, the script
     ends."""
+    expressions = [name for name in names if name in EXPRESSIONS]
+    if getattr(config, "shared_backbones", False):  # one network for all of them
+        names = ["all"]
     if args.resume_from_checkpoint not in (None, "latest") and len(fold_args.folds) > 1:
         raise ValueError("--resume_from_checkpoint FOLDER is of one fold: name that one by --fold, or say 'latest'.")
     rows_of_folds = []
     for fold in fold_args.folds:
         rows_of_folds.append(_rows_without(fold, fold_args, train, accelerator))
-        expressions = [name for name in names if name in EXPRESSIONS]
         check_enough_rows(rows_of_folds[-1], evaluation, expressions, "" if fold is None else f" without fold {fold}")
     runs = []
     dealt = own_networks(share, names, rows_of_folds, args, kind_args)

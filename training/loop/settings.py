@@ -19,8 +19,11 @@ from affectnet_plus.training.loop.initial_weights import WARM_START
 
 def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelerator) -> dict:
     """What decides the weights; stands in the config, and a resumed run has to agree with it."""
-    elsewhere = ("expressions", "au_labels", "au_target", "soft_labels", "soft_labels_column", "init_from", "teacher")
-    of_kind = {key: value for key, value in vars(kind_args).items() if key not in (*elsewhere, "jobs")}
+    elsewhere = (
+        "expressions", "share_backbones", "au_labels", "au_target", "soft_labels", "soft_labels_column", "init_from",
+        "teacher", "jobs",
+    )  # fmt: skip
+    of_kind = {key: value for key, value in vars(kind_args).items() if key not in elsewhere}
     if args.eval_strategy == "no" and of_kind.get("metric_for_best_model"):
         of_kind["metric_for_best_model"] = "last"  # nothing is measured to choose by
     return {
@@ -102,7 +105,8 @@ def check_same_network(output_dir: Path, config) -> None:
     if not (output_dir / "config.json").exists():
         return
     there = read_config(output_dir)
-    of_network = ("model_type", "backbones", "backbone", "action_units", "rest_outputs", "valence_arousal")
+    of_network = ("model_type", "backbones", "backbone", "action_units", "rest_outputs", "shared_backbones")
+    of_network = (*of_network, "valence_arousal")
     if config.model_type == SoftFerConfig.model_type:  # experts complete each other
         of_network = (*of_network, "expressions")
     for key in (*of_network, "activation", "backbone_normalization", *INPUT_SETTINGS):
@@ -116,8 +120,12 @@ def check_same_network(output_dir: Path, config) -> None:
 
 def records_in(output_dir: Path) -> dict[str, dict]:
     """The record of each network that a run has completed in this folder."""
-    there = (output_dir / "config.json").exists()
-    return read_config(output_dir).training if there else {}
+    if not (output_dir / "config.json").exists():
+        return {}
+    config = read_config(output_dir)
+    if getattr(config, "shared_backbones", False):  # one network, with an entry for each expression
+        return {"all": next(iter(config.training.values()), {})}
+    return config.training
 
 
 def check_nothing_is_lost(
@@ -147,7 +155,7 @@ def check_same_settings(folder: Path, name: str, saved: dict, settings: dict) ->
         longer = {"num_train_epochs", "max_train_steps"} & {text.split()[0] for text in differing}
         start = (
             "a Soft-FER model's weights, or these experts' own warm start"
-            if name in EXPRESSIONS
+            if "rest_outputs" in settings
             else "this one's weights"
         )
         cure = f" More steps are a new run, in another --output_dir; --init_from starts it from {start}."
