@@ -3,9 +3,11 @@
 import argparse
 import os
 import signal
+import sys
 
 from .check import check
 from .export import export
+from .files import check_utf8
 from .processes import interruptible
 from .writing import causes, is_no_room, no_room
 
@@ -28,6 +30,8 @@ def main(argv: list[str] | None = None) -> None:
     args = vars(parser.parse_args(argv))
     run, kept = args.pop("run"), args.pop("kept")
     try:
+        for word in sys.argv[1:] if argv is None else argv:
+            check_utf8(word)
         with interruptible():
             status = run(**args)
         parser.exit(status)

@@ -28,7 +28,6 @@ from transformers import AutoImageProcessor
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
 from affectnet_plus.modeling import BUNDLED_MODEL, CARD_METRICS, SoftLabelModel, model_card
 from affectnet_plus.releases.expressions import label_names
-from affectnet_plus.releases.files import check_utf8
 from affectnet_plus.releases.writing import alone, is_no_room
 from affectnet_plus.training.arguments import (
     NOTHING_KEPT,
@@ -94,7 +93,6 @@ class EvaluationArguments:
     use_cpu: bool = field(default=False, metadata={"help": "Run on the CPU even where there is an accelerator."})
 
     def __post_init__(self):
-        check_utf8(self.output_dir, "--output_dir")
         if self.update_card and not self.model:
             raise ValueError("--update_card is for a --model of your own; the bundled model's card stays as it is.")
         self.model = self.model or str(BUNDLED_MODEL)

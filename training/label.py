@@ -27,7 +27,6 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
 from affectnet_plus import EXPRESSIONS, match_expressions
-from affectnet_plus.releases.files import check_utf8
 from affectnet_plus.releases.writing import alone
 from affectnet_plus.training.arguments import (
     WHOLE_FILES_KEPT,
@@ -126,7 +125,6 @@ class LabelArguments:
     use_cpu: bool = field(default=False, metadata={"help": "Run on the CPU even where there is an accelerator."})
 
     def __post_init__(self):
-        check_utf8(self.output_dir, "--output_dir")
         named = bool(self.model) + bool(self.ebc and self.au) + bool(self.labels)
         if named != 1 or bool(self.ebc) != bool(self.au):
             raise ValueError(

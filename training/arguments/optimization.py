@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field, replace
 
-from affectnet_plus.releases.files import check_utf8
-
 # Epochs and peak learning rates where none are named. Experts from scratch: those of benchmarks/results, small networks
 # on the synthetic release (one seed so far). Soft-FER, and all with pretrained weights: common practice, not measured.
 RECIPES = {
@@ -126,7 +124,6 @@ class OptimizationArguments:
                 raise ValueError(f"--{name} is at least 0, not {getattr(self, name)}.")
         if self.seed >= 2**28:  # seeds of the parts follow from it, and NumPy takes those below 2**32
             raise ValueError(f"--seed is below {2**28}, not {self.seed}.")
-        check_utf8(self.output_dir, "--output_dir")
         if self.overwrite_output_dir and self.resume_from_checkpoint:
             raise ValueError("--overwrite_output_dir trains anew, --resume_from_checkpoint goes on: give one of them.")
         if not 0 <= self.ema_decay < 1:
