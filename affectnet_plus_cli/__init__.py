@@ -25,10 +25,12 @@ def main(argv: list[str] | None = None) -> None:
     args = vars(parser.parse_args(argv))
     run, kept = args.pop("run"), args.pop("kept")
     try:
-        from affectnet_plus.releases import processes, writing
+        from affectnet_plus.releases import files, processes, writing
     except KeyboardInterrupt:
         _exit_interrupted(kept)
     try:
+        for word in sys.argv[1:] if argv is None else argv:
+            files.check_utf8(word)
         with processes.interruptible():
             status = run(**args)
         parser.exit(status)

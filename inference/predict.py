@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from affectnet_plus.modeling import load_rgb
-from affectnet_plus.releases.files import RASTER_ENDINGS, RASTER_FORMATS
+from affectnet_plus.releases.files import RASTER_ENDINGS, RASTER_FORMATS, check_utf8
 from affectnet_plus.releases.writing import is_no_room, written_whole
 
 from .annotate import annotated, video_writer
@@ -132,8 +132,8 @@ def _say(notes: dict[str, dict], target: Path) -> int:
 
 def sources_in(files: list[str]) -> dict[Path, Path]:
     """The pictures and videos that are named or lie in folders that are, each once, in the order of their names within
-    a folder; and what to call what is drawn of each, no two alike. `ValueError` for a file that is neither and for
-    folders without any."""
+    a folder; and what to call what is drawn of each, no two alike. `ValueError` for a file that is neither, for folders
+    without any and for names that are no UTF-8."""
     found: dict[Path, Path] = {}
     for name in files:
         path = Path(name)
@@ -153,6 +153,7 @@ def sources_in(files: list[str]) -> dict[Path, Path]:
             found.setdefault(path, Path(path.name))
     taken: set[Path] = set()
     for path, drawn in found.items():
+        check_utf8(str(path))
         names = itertools.chain([drawn], (drawn.with_name(f"{number}-{drawn.name}") for number in itertools.count(2)))
         found[path] = next(name for name in names if name not in taken)
         taken.add(found[path])

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from . import skipped, tree
 from .dataset_card import dataset_card, with_labels
 from .expressions import EXPRESSIONS
+from .files import check_utf8
 from .find import UNFINISHED, is_export, recognise
 from .processes import end_if_given_up, forks_end_with_this, mapped
 from .rows import Damage, ReleaseError, check_image, read
@@ -67,6 +68,7 @@ def export(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
     out = os.path.abspath(os.path.expanduser(out))
+    check_utf8(out)
     if push:
         push = _own_repository(push)
     if _is_whole(out):

@@ -63,12 +63,13 @@ def shortened(text: str, most: int = 80) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def check_utf8(path: str, flag: str) -> None:
+def check_utf8(path: str, flag: str = "") -> None:
     """Raises `ValueError` where the name of a file or folder is no UTF-8, which Arrow and JSON cannot keep."""
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{flag} {shortened(path, 150)} has bytes in its name that are no UTF-8: rename it.") from None
+        name = f"{flag} {shortened(path, 150)}".strip()
+        raise ValueError(f"{name} has bytes in its name that are no UTF-8: rename it, or name another.") from None
 
 
 def csv_cell(text: str) -> str:

@@ -1,8 +1,11 @@
 """Whatever a file holds in place of what is read from it: one short sentence that names the file and the cure."""
 
 import io
+import itertools
 import json
 import os
+import re
+import sys
 import warnings
 
 import numpy as np
@@ -13,11 +16,15 @@ import pytest
 from released import TRAIN, annotation, load, write_pair
 
 from affectnet_plus import ReleaseError
+from affectnet_plus.modeling import BUNDLED_MODEL
 from affectnet_plus.releases.check import check
-from affectnet_plus.training.arguments import OptimizationArguments, TrainingDataArguments
-from affectnet_plus.training.faces import load_splits
+from affectnet_plus.training import evaluate_model, label, show_faces, show_label_errors, train_ebc
+from affectnet_plus.training.arguments import TrainingDataArguments
+from affectnet_plus.training.faces import images_in, load_splits
+from affectnet_plus_cli import main
 
 MILLION = 1_000_000
+NO_UTF8 = os.fsdecode(b"\xff\xfe")
 
 
 def is_one_sentence(error) -> bool:
@@ -159,7 +166,7 @@ def test_a_file_that_is_no_table(tmp_path, content, first):
     assert is_one_sentence(error.value)
 
 
-@pytest.mark.parametrize("name", ["a::b", "$HOME", "[1]", os.fsdecode(b"\xff\xfe")])
+@pytest.mark.parametrize("name", ["a::b", "$HOME", "[1]", NO_UTF8])
 def test_names_that_other_libraries_take_for_more(tmp_path, name):
     """A release under such a name is read, as far as Arrow can keep the name; a table is not, and that is said."""
     folder = tmp_path / name
@@ -174,8 +181,66 @@ def test_names_that_other_libraries_take_for_more(tmp_path, name):
     for use in (load, lambda root: check(root, 1)):
         with pytest.raises(ReleaseError, match="data_dir .* has bytes in its name that are no UTF-8: rename") as error:
             use(folder)
-    with pytest.raises(ValueError, match="--output_dir .* has bytes in its name that are no UTF-8: rename"):
-        OptimizationArguments(output_dir=str(folder))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["synthesize", NO_UTF8],
+        ["check", "few", "--json", f"{NO_UTF8}.json"],
+        ["export", "few", NO_UTF8],
+        ["predict", "faces", "--output", f"{NO_UTF8}.csv"],
+        ["predict", "faces", "--output", "rows.csv", "--annotate", NO_UTF8],
+        ["predict", "faces", "--output", "rows.csv", "--plot", f"{NO_UTF8}.html"],
+        ["predict", "strange", "--output", "rows.csv"],
+        ["export-onnx", str(BUNDLED_MODEL), f"{NO_UTF8}.onnx"],
+        ["app", "--export", NO_UTF8],
+        ["export", "../few", "here"],
+    ],
+    ids=" ".join,
+)
+def test_names_that_are_no_utf8_are_refused_by_commands_before_any_work(words, few, monkeypatch, capsys):
+    folder = few.parent
+    for name in ("faces/1.png", f"strange/{NO_UTF8}.png"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_bytes(png())
+    (folder / NO_UTF8).mkdir()
+    monkeypatch.chdir(folder / NO_UTF8 if "here" in words else folder)  # there "here" itself is fine
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    said = capsys.readouterr()
+    assert end.value.code == 2 and not said.out and sorted(folder.rglob("*")) == before
+    assert re.fullmatch(
+        r"affectnet-plus: error: \S*\?\?\S* has bytes in its name that are no UTF-8: rename .*\n", said.err
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        (train_ebc, ["--output_dir", NO_UTF8]),
+        (evaluate_model, ["--output_dir", NO_UTF8]),
+        (label, ["--model", "m", "--output_dir", "out", "--write_release", NO_UTF8]),
+        (show_faces, ["--images", f"{NO_UTF8}.png", "--num_faces", "0", "--output_file", "faces.png"]),
+        (show_label_errors, ["--soft_labels", "soft", "--output_file", f"{NO_UTF8}.html"]),
+    ],
+)
+def test_names_that_are_no_utf8_are_refused_by_scripts_before_any_work(script, flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["script.py", *flags])
+    with pytest.raises(SystemExit) as end:
+        script.main()
+    assert end.value.code == 2 and not os.listdir(tmp_path)
+    flag = next(before for before, word in itertools.pairwise(flags) if NO_UTF8 in word)
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"script.py: error: {flag} \?\?\S* has bytes in its name that are no UTF-8: rename .*\n", said)
+
+
+def test_an_image_whose_name_is_no_utf8(tmp_path):
+    (tmp_path / f"{NO_UTF8}.png").write_bytes(png())
+    with pytest.raises(ValueError, match=r"--image_dir \S*/\?\?.png has bytes in its name that are no UTF-8: rename"):
+        images_in(str(tmp_path), "raise")
 
 
 def test_variables_in_the_name_of_a_release(tmp_path, monkeypatch):

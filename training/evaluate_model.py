@@ -23,12 +23,18 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import AutoImageProcessor
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
-from affectnet_plus.modeling import BUNDLED_MODEL, CARD_METRICS, SoftLabelModel, model_card
+from affectnet_plus.modeling import (
+    BUNDLED_MODEL,
+    CARD_METRICS,
+    SoftLabelModel,
+    model_card,
+    read_config,
+    read_image_processor,
+    read_model,
+)
 from affectnet_plus.releases.expressions import label_names
-from affectnet_plus.releases.files import check_utf8
 from affectnet_plus.releases.writing import alone, is_no_room
 from affectnet_plus.training.arguments import (
     NOTHING_KEPT,
@@ -38,13 +44,11 @@ from affectnet_plus.training.arguments import (
     exit_on_error,
     exit_with_error,
     parse_arguments,
-    read_config,
-    read_model,
     run_script,
 )
 from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, loader_settings, read_soft_labels
 from affectnet_plus.training.loop import as_main_process, check_outputs, main_process_prepares, predict
-from affectnet_plus.training.loop.folders import locked_for_reading, locked_if_shared, written_beside
+from affectnet_plus.training.loop.folders import locked, locked_for_reading, written_beside
 from affectnet_plus.training.metrics import nan_to_none
 from affectnet_plus.training.metrics.evaluation import measure
 from affectnet_plus.training.reports import write_report
@@ -95,7 +99,6 @@ class EvaluationArguments:
     use_cpu: bool = field(default=False, metadata={"help": "Run on the CPU even where there is an accelerator."})
 
     def __post_init__(self):
-        check_utf8(self.output_dir, "--output_dir")
         if self.update_card and not self.model:
             raise ValueError("--update_card is for a --model of your own; the bundled model's card stays as it is.")
         self.model = self.model or str(BUNDLED_MODEL)
@@ -247,7 +250,7 @@ def update_card(folder: Path, result: dict, measured) -> None:
     Raises:
         OSError: the folder holds another model by now.
     """
-    with locked_if_shared(folder):
+    with locked(folder):  # another run may put its own figures there
         config = read_config(folder)
         if (config.training, config.id2label) != (measured.training, measured.id2label):
             raise OSError(f"--update_card: the model in {folder} was replaced while it was measured: measure it again.")
@@ -299,7 +302,7 @@ def load_model(args) -> tuple[nn.Module, object, list[str]]:
             f"{', '.join(config.id2label.values())}. Leave the flag out."
         )
     independent = isinstance(model, SoftLabelModel) or config.problem_type == "multi_label_classification"
-    processor = getattr(model, "image_processor", None) or AutoImageProcessor.from_pretrained(
+    processor = getattr(model, "image_processor", None) or read_image_processor(
         args.model, trust_remote_code=args.trust_remote_code
     )
     return Scores(model, to_ours, independent), processor, [EXPRESSIONS[i] for i in to_ours]

@@ -29,7 +29,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 from tqdm.auto import tqdm
 
 from affectnet_plus import EXPRESSIONS, match_expressions
-from affectnet_plus.releases.files import check_utf8
+from affectnet_plus.modeling import read_model
 from affectnet_plus.releases.writing import alone
 from affectnet_plus.training.arguments import (
     CACHE_IMAGES,
@@ -40,7 +40,6 @@ from affectnet_plus.training.arguments import (
     exit_on_error,
     parse_arguments,
     parse_prior,
-    read_model,
     run_script,
 )
 from affectnet_plus.training.faces import FaceDataset, Split, images_in, load_rows, loader_settings, split_to_label
@@ -134,7 +133,6 @@ class LabelArguments:
     use_cpu: bool = field(default=False, metadata={"help": "Run on the CPU even where there is an accelerator."})
 
     def __post_init__(self):
-        check_utf8(self.output_dir, "--output_dir")
         named = bool(self.model) + bool(self.ebc and self.au) + bool(self.labels)
         if named != 1 or bool(self.ebc) != bool(self.au):
             raise ValueError(

@@ -13,10 +13,10 @@ from huggingface_hub.errors import HfHubHTTPError
 from tqdm import tqdm
 from transformers import HfArgumentParser
 
-from affectnet_plus.modeling import ImageError
+from affectnet_plus.modeling import DamagedError, ImageError
+from affectnet_plus.releases.files import check_utf8
 from affectnet_plus.releases.processes import interruptible
 from affectnet_plus.releases.writing import causes, is_no_room, no_room
-from affectnet_plus.training.arguments.records import DamagedError
 
 NOTHING_KEPT = "Nothing of it is kept, and what was there before is: give the same command again."
 WHOLE_FILES_KEPT = "Whole files are kept: the same command goes on after them."
@@ -43,6 +43,9 @@ def parse_arguments(*dataclass_types, description: str):
         for name, value in flags.items():
             if isinstance(value, float) and not abs(value) <= _MOST:
                 raise ValueError(f"--{name} {value} is no usable number: give one within {_MOST:g}.")
+            for word in value if isinstance(value, list) else [value]:
+                if isinstance(word, str):
+                    check_utf8(word, f"--{name}")
         _written_to[:] = [flags[key] for key in ("output_dir", "output_file", "write_release") if flags.get(key)]
         return groups
     except (ValueError, OSError) as error:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field, replace
 
-from affectnet_plus.releases.files import check_utf8
 from affectnet_plus.training.arguments.data import CACHE_IMAGES
 
 WORKERS_HELP = "Processes that decode images, per device. Default: 2; on a GPU its share of the cores, up to 16."
@@ -142,7 +141,6 @@ class OptimizationArguments:
                 raise ValueError(f"--{name} is at least 0, not {getattr(self, name)}.")
         if self.seed >= 2**28:  # seeds of the parts follow from it, and NumPy takes those below 2**32
             raise ValueError(f"--seed is below {2**28}, not {self.seed}.")
-        check_utf8(self.output_dir, "--output_dir")
         if self.overwrite_output_dir and self.resume_from_checkpoint:
             raise ValueError("--overwrite_output_dir trains anew, --resume_from_checkpoint goes on: give one of them.")
         if not 0 <= self.ema_decay < 1:

@@ -3,7 +3,8 @@
 from .augmentation import Augmentation, timm_policy
 from .dataset import FaceDataset, loader_settings
 from .face_cache import create_caches, open_cache
-from .loading import check_enough_rows, images_in, load_rows, load_split, load_splits, split_to_label
+from .folder import images_in
+from .loading import check_enough_rows, load_rows, load_split, load_splits, split_to_label
 from .sampler import PermutationSampler
 from .soft_label_files import columns_of, expressions_of, files_of, known_truth, read_file, read_soft_labels
 from .split import Split, broken_images, indices_among

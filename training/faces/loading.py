@@ -16,7 +16,7 @@ from datasets.exceptions import DatasetGenerationError
 import affectnet_plus
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.releases.expressions import label_names, listed
-from affectnet_plus.releases.files import RASTER_ENDINGS, check_utf8, shortened
+from affectnet_plus.releases.files import check_utf8, shortened
 from affectnet_plus.training.faces.joining import joined
 from affectnet_plus.training.faces.shares import classes_of, shares_of
 from affectnet_plus.training.faces.split import METADATA, NO_AFFECT, Split, broken_images, without_broken_images
@@ -171,34 +171,6 @@ def split_to_label(rows: datasets.Dataset, args) -> Split:
     images = _images(rows, args)
     split = Split(str(rows.split), images, labels, None, *_ids_and_names(rows, images), _metadata(rows))
     return without_broken_images(split) if args.dataset_name and args.on_error == "skip" else split
-
-
-def images_in(folder: str, on_error: str) -> Split:
-    """The image files in a folder and those inside it, but for names that begin with a dot; `ids` are paths below it,
-    without their endings."""
-    root = Path(folder)
-    if not root.is_dir():
-        raise ValueError(f"--image_dir {folder} is no folder.")
-    # What is neither a file nor a folder is told of as a broken image.
-    entries = [path for path in sorted(root.rglob("*")) if path.is_symlink() or not path.is_dir()]
-    entries = [path for path in entries if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-    paths = [path for path in entries if path.suffix.lower() in RASTER_ENDINGS and not path.is_dir()]
-    if left_out := [path.relative_to(root).as_posix() for path in sorted(set(entries) - set(paths))]:
-        warnings.warn(
-            f"{len(left_out)} files or links to folders in --image_dir {folder} are left out, as they are no images of "
-            f"{', '.join(RASTER_ENDINGS)}: {listed(left_out)}. Convert them, or give the folder that is linked to.",
-            stacklevel=2,
-        )
-    if not paths:
-        raise ValueError(f"--image_dir {folder} holds no image ({', '.join(RASTER_ENDINGS)}).")
-    ids = np.array([path.relative_to(root).with_suffix("").as_posix() for path in paths])
-    if len(set(ids)) < len(ids):
-        ids = np.array([path.relative_to(root).as_posix() for path in paths])
-    stored = [{"path": str(path), "bytes": None} for path in paths]
-    features = datasets.Features({"image": datasets.Image(decode=False)})
-    images = datasets.Dataset.from_dict({"image": stored}, features=features)
-    split = Split("images", images, np.full(len(paths), -1), None, ids, ids, "path of the file")
-    return without_broken_images(split) if on_error == "skip" else split
 
 
 def _images(rows: datasets.Dataset, args) -> datasets.Dataset:
