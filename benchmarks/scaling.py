@@ -30,7 +30,7 @@ from affectnet_plus.releases.export import export
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training.arguments import RECIPES
 
-ROWS = 415_000  # of AffectNet+'s training split, as the issue of the dataset counts them
+ROWS = 415_000  # about as many as AffectNet+ has of one of the eight expressions
 GPU_RATE = 60e12  # operations a second, assumed: convolutional networks in bf16 on a GPU of the A100's kind
 COLUMNS = ["image", "label", "soft_label"]
 
