@@ -30,7 +30,8 @@ from affectnet_plus.releases.export import export
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training.arguments import RECIPES
 
-ROWS = 415_000  # about as many as AffectNet+ has of one of the eight expressions
+ROWS = 287_651  # of AffectNet's training split with one of the eight expressions
+LABELLED = 414_799  # pairs of AffectNet+'s training split
 GPU_RATE = 60e12  # operations a second, assumed: convolutional networks in bf16 on a GPU of the A100's kind
 COLUMNS = ["image", "label", "soft_label"]
 
@@ -46,11 +47,11 @@ def main() -> None:
     work = {
         "EBC": 3 * of_ebc * sum(draws.values()),
         "AU experts": 3 * of_au * sum(draws.values()),
-        "labels of all rows": 8 * (of_ebc + of_au) * ROWS,
+        "labels of all pairs": 8 * (of_ebc + of_au) * LABELLED,
     }
     hours = {what: {gpus: total / GPU_RATE / gpus / 3600 for gpus in (1, 8, 64)} for what, total in work.items()}
     result = {
-        "rows": ROWS, "image_size": size, "draws": draws, "gpu_rate_assumed": GPU_RATE,
+        "rows": ROWS, "labelled": LABELLED, "image_size": size, "draws": draws, "gpu_rate_assumed": GPU_RATE,
         "forward_operations": operations, "hours_estimated": hours, "checked": checked(operations),
         "rows_a_second": rows_a_second(),
     }  # fmt: skip

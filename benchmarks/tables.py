@@ -80,7 +80,7 @@ SINGLE = {  # measured once; what a missing one would say
     "jobs": "two processes that share out experts, beside one with two threads",
     "training_speed": "training beside timm's `train.py` and the bare step",
     "labelling_speed": "labelling by a full-size EBC beside stock pipelines",
-    "pipeline_speed": "`pipeline(\"soft-fer\")` beside the bare model",
+    "pipeline_speed": '`pipeline("soft-fer")` beside the bare model',
     "scaling": "what the paper's networks cost, and streaming beside rows by number",
     "archives": "reading a zip beside the same release as files",
     "dataset_against_peers": "speed of the dataset beside `imagefolder` and a plain PyTorch dataset",
