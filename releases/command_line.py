@@ -2,11 +2,10 @@
 
 import argparse
 import os
-import signal
 
 from .check import check
 from .export import export
-from .processes import interruptible
+from .processes import ignore_interrupts, interruptible
 from .writing import causes, is_no_room, no_room
 
 LAYOUTS = ("plus", "2021", "2017")
@@ -33,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.exit(status)
     except (Exception, KeyboardInterrupt) as error:
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+            ignore_interrupts()
             parser.exit(130, f"affectnet-plus: interrupted. {kept}\n")
         if is_no_room(error):
             places = [args[name] for name in _WRITTEN_TO if isinstance(args.get(name), str)]

@@ -1,7 +1,6 @@
 """The command line, or a YAML or JSON file in its place, and how a script ends at what the user can mend."""
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from affectnet_plus.modeling import ImageError
-from affectnet_plus.releases.processes import interruptible
+from affectnet_plus.releases.processes import ignore_interrupts, interruptible
 from affectnet_plus.releases.writing import causes, is_no_room, no_room
 from affectnet_plus.training.arguments.records import DamagedError
 
@@ -77,7 +76,7 @@ def run_script(main: Callable[[], None], kept: str) -> None:
             main()
     except (Exception, KeyboardInterrupt) as error:
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+            ignore_interrupts()
             if os.environ.get("RANK", "0") == "0":
                 tqdm.write(f"{Path(sys.argv[0]).name}: interrupted. {kept}", file=sys.stderr)
             sys.exit(130)
