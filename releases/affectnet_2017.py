@@ -117,7 +117,10 @@ def shards(release: str, config) -> dict[str, tuple[list[CsvShard], list[Damage]
     found = {split: _lines(path, image_folders) for split, path in lists.items()}
     for lines, *_ in found.values():  # before hours of cutting faces out of what another list names
         _check_unpacked(lines)
-    return {split: (lines, []) for split, lines in found.items()}
+    # Lists may lie beside the archives of their photographs: what is wrong with those is then said here.
+    damages = [] if any(map(tree.state, lists.values())) else tree.damages(image_folders[:-1])
+    first = next(iter(found))
+    return {split: (lines, damages if split == first else []) for split, lines in found.items()}
 
 
 def _check_unpacked(lines: CsvShard) -> None:

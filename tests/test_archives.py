@@ -378,14 +378,21 @@ def test_lists_beside_the_zip_of_their_photographs(tmp_path):
     place = write(tmp_path / "place", {"Manually_Annotated.zip": zipped(photographs)})
     shutil.copy(root / "training.csv", place)
     assert len(load(place, "affectnet_2017", split="train")) == 2
+    write(place, {"more.zip": zipped({"Manually_Annotated_Images/2/b.jpg": b"x"}, zipfile.ZIP_LZMA)})
+    with pytest.raises(ReleaseError, match=r"more\.zip has 1 file.* compressed by LZMA \(method 14\)"):
+        load(place, "affectnet_2017", split="train")
+    assert not check(place, 1).whole
 
 
 def test_folder_in_a_zip_is_named_where_something_else_lies_there(tmp_path):
     place = write(tmp_path / "place", {"a.zip": zipped({"photos/1.jpg": b"x"})})
     with pytest.raises(ReleaseError, match="is no release of AffectNet\\+.* Found there: 'a.zip', 'photos/'"):
         load(place)
-    with pytest.raises(ReleaseError, match="neither a folder nor a .zip or .tar"):
-        load(write(tmp_path, {"photo.jpg": b"x"}) / "photo.jpg")
+    os.mkfifo(tmp_path / "pipe.zip")
+    write(tmp_path, {"photo.jpg": b"x"})
+    for name, words in (("photo.jpg", "is a file, neither"), ("pipe.zip", "is neither")):
+        with pytest.raises(ReleaseError, match=f"{name} {words} a folder nor a .zip or .tar"):
+            load(tmp_path / name)
 
 
 def test_validation_alone(files, release, tmp_path):
