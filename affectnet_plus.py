@@ -237,10 +237,9 @@ class AffectNetPlus(datasets.ArrowBasedBuilder):
             return
         if self.config.on_error == "raise":
             more = f" (and {len(damages) - 1} more problem(s) in {split})" if len(damages) > 1 else ""
-            raise ReleaseError(
-                f"{damages[0]}{more}: unpack the release again or delete the files of that row, "
-                'or pass on_error="skip" to leave broken rows out.'
-            )
+            of_archive = damages[0].kind == "damaged archive"  # which says its own cure
+            cure = "" if of_archive else ": unpack the release again or delete the files of that row"
+            raise ReleaseError(f'{damages[0]}{more}{cure}, or pass on_error="skip" to leave broken rows out.')
         if self._building:
             skipped.note(self._output_dir, split, damages)
         else:  # a stream

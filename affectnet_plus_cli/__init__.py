@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.exit(status)
     except (Exception, KeyboardInterrupt) as error:
         if any(isinstance(cause, KeyboardInterrupt) for cause in writing.causes(error)):
+            processes.ignore_interrupts()
             _exit_interrupted(kept)
         if writing.is_no_room(error):
             places = [args[name] for name in _WRITTEN_TO if isinstance(args.get(name), str)]

@@ -106,18 +106,21 @@ def folders(release: str, config_name: str) -> dict[str, str]:
 def shards(release: str, config) -> dict[str, tuple[list[CsvShard], list[Damage]]]:
     image_folders = (*_found(release, _FOLDERS).values(), release)
     if len(image_folders) == 1:
-        raise ReleaseError(
-            f"{release} has lists of images but no folder {' or '.join(_FOLDERS)}: unpack them beside it."
-        )
+        message = f"{release} has lists of images but no folder {' or '.join(_FOLDERS)}: unpack them beside it."
+        raise tree.lacking(release, message)
     lists = folders(release, config.name)
     if not lists:
-        raise ReleaseError(
+        message = (
             f"{release} has images but no list of them: put {' or '.join(_FILES.values())} into it, as downloaded."
         )
+        raise tree.lacking(release, message)
     found = {split: _lines(path, image_folders) for split, path in lists.items()}
     for lines, *_ in found.values():  # before hours of cutting faces out of what another list names
         _check_unpacked(lines)
-    return {split: (lines, []) for split, lines in found.items()}
+    # Lists may lie beside the archives of their photographs: what is wrong with those is then said here.
+    damages = [] if any(map(tree.state, lists.values())) else tree.damages(image_folders[:-1])
+    first = next(iter(found))
+    return {split: (lines, damages if split == first else []) for split, lines in found.items()}
 
 
 def _check_unpacked(lines: CsvShard) -> None:

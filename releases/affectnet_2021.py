@@ -13,7 +13,6 @@ from .expressions import EXPRESSIONS, listed
 from .files import shortened
 from .rows import (
     Damage,
-    ReleaseError,
     Shard,
     attempts,
     finite_float32,
@@ -45,9 +44,8 @@ def folders(release: str, config_name: str) -> dict[str, str]:
 def shards(release: str, config) -> dict[str, tuple[list[Shard], list[Damage]]]:
     found = folders(release, config.name)
     if not found:
-        raise ReleaseError(
-            f"{release} has neither train_set/ nor val_set/: found {listed(name for name, _ in tree.entries(release))}."
-        )
+        names = listed(name for name, _ in tree.entries(release))
+        raise tree.lacking(release, f"{release} has neither train_set/ nor val_set/: found {names}.")
     return {split: pair_shards(folder, _ENDINGS[:1]) for split, folder in found.items()}
 
 

@@ -1,5 +1,8 @@
 """What can be wrong with a release, and with a row of it."""
 
+import os
+import shutil
+
 from datasets.exceptions import DatasetGenerationError
 
 from .files import shortened
@@ -11,6 +14,18 @@ class ReleaseError(DatasetGenerationError, ValueError):
     A `DatasetGenerationError` because `datasets` would hide any other error behind "An error occurred while
     generating the dataset"; a `ValueError` because that is what it is to everybody else.
     """
+
+
+def unwritable(path: str, error: OSError) -> ReleaseError:
+    """What is said where something cannot be written to the cache of `datasets`."""
+    place = path
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    reason = error.strerror or "No space left on device"  # numpy has no errors of its own for it
+    return ReleaseError(
+        f"{path} cannot be written ({reason}; {shutil.disk_usage(place).free / 1e6:,.1f} MB are free): set "
+        "HF_DATASETS_CACHE to a folder on another disk."
+    )
 
 
 class Damage(Exception):

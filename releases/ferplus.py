@@ -72,9 +72,10 @@ def folders(release: str, config_name: str) -> dict[str, str]:
     if not found and files:
         found = dict.fromkeys(_FOLDERS, files[0])
     if not found:
-        raise ReleaseError(
+        raise tree.lacking(
+            release,
             f"{release} has {_VOTES} but no images: put {' or '.join(_PIXELS)} of FER2013 beside it, or the folders "
-            f"{listed(_FOLDERS.values())} that FER+'s script makes of it."
+            f"{listed(_FOLDERS.values())} that FER+'s script makes of it.",
         )
     return found
 

@@ -67,9 +67,10 @@ def find_release(data_dir: str | os.PathLike | None = None, config_name: str = "
                     f'load_dataset("affectnet_plus", "{name}", ...) reads it.'
                 )
         _refuse_unfinished(*look.inside(folder))
-    raise ReleaseError(
+    raise tree.lacking(
+        folder,
         f"{folder} is no release of {layout.TITLE}: neither it nor a folder right inside it holds "
-        f"{_marks(layout)}. Found there: {_shown(folder)}."
+        f"{_marks(layout)}. Found there: {_shown(folder)}.",
     )
 
 
@@ -97,9 +98,10 @@ def recognise(data_dir: str | os.PathLike | None = None) -> tuple[str, str]:
     for look in views:
         _refuse_unfinished(*look.inside(folder))
     known = "; ".join(f"{layout.TITLE}: {_marks(layout)}" for layout in dict.fromkeys(LAYOUTS.values()))
-    raise ReleaseError(
+    raise tree.lacking(
+        folder,
         f"{folder} is no release known here. Looked for, in it and in the folders right inside it: {known}. "
-        f"Found there: {_shown(folder)}."
+        f"Found there: {_shown(folder)}.",
     )
 
 
@@ -126,7 +128,8 @@ def _named_folder(data_dir) -> str:
     except ValueError as error:
         raise ReleaseError(str(error)) from None
     if not (os.path.isdir(folder) or (os.path.isfile(folder) and is_archive(os.path.basename(folder)))):
-        found = "is a file, neither a folder nor a .zip or .tar" if os.path.isfile(folder) else "does not exist"
+        found = f"is {'a file, ' * os.path.isfile(folder)}neither a folder nor a .zip or .tar"
+        found = found if os.path.exists(folder) else "does not exist"
         raise ReleaseError(f"{folder} {found} (named by {'data_dir' if data_dir else '$' + DATA_DIR_VARIABLE}).")
     if os.path.basename(folder).startswith("."):
         raise ReleaseError(

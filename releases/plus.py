@@ -13,7 +13,7 @@ from . import tree
 from .about import AFFECTNET_PLUS
 from .expressions import ANGLES, CATEGORIES, ETHNICITIES, EXPRESSIONS, GENDERS, SUBSETS, listed
 from .files import shortened
-from .rows import FLOATS, Damage, ReleaseError, Shard, attempts, image_of, nothing, pair_shards, pair_times, read
+from .rows import FLOATS, Damage, Shard, attempts, image_of, nothing, pair_shards, pair_times, read
 
 TITLE = "AffectNet+"
 NAME = "AffectNet+"
@@ -30,9 +30,10 @@ def folders(release: str, config_name: str) -> dict[str, str]:
     found = {split: os.path.join(release, *path.split("/")) for split, path in looked_for.items()}
     found = {split: folder for split, folder in found.items() if tree.is_folder(folder)}
     if not found:
-        raise ReleaseError(
+        raise tree.lacking(
+            release,
             f'{release} has nothing for "{config_name}": looked for {listed(looked_for.values())}, '
-            f"found {listed(sorted(name for name, _ in tree.entries(release)))}."
+            f"found {listed(sorted(name for name, _ in tree.entries(release)))}.",
         )
     return found
 

@@ -1,5 +1,6 @@
 """Work divided among processes, in the order of the jobs."""
 
+import collections
 import contextlib
 import functools
 import multiprocessing
@@ -8,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from types import FrameType
 from typing import Any
@@ -33,17 +34,29 @@ def mapped(
         yield map(function, jobs)
         return
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    given_up = context.Event()
-    pool = ProcessPoolExecutor(num_proc, mp_context=context, initializer=_begin, initargs=(begin, given_up))
-    try:
-        with interruptible():
-            results = pool.map(function, jobs)  # starts all processes
-        yield results
-    except BrokenProcessPool as error:
-        raise ChildProcessError("A process was killed, perhaps for want of memory: give a lower --num_proc.") from error
-    finally:
-        given_up.set()
-        pool.shutdown(cancel_futures=True)
+    with interruptible():
+        given_up = context.Event()
+        pool = ProcessPoolExecutor(num_proc, mp_context=context, initializer=_begin, initargs=(begin, given_up))
+        try:
+            with _held():
+                futures = collections.deque(pool.submit(function, job) for job in jobs)  # starts all processes
+            yield _results(futures)
+        except BrokenProcessPool as error:
+            cure = "A process was killed, perhaps for want of memory: give a lower --num_proc."
+            raise ChildProcessError(cure) from error
+        finally:
+            with _held():
+                given_up.set()
+                pool.shutdown(cancel_futures=True)
+
+
+def _results(futures: collections.deque[Future]) -> Iterator:
+    while futures:
+        with _held():
+            arrived = wait([futures[0]], timeout=0.1).done
+            result = futures.popleft().result() if arrived else None  # not kept
+        if arrived:
+            yield result
 
 
 def end_if_given_up() -> None:
@@ -68,8 +81,30 @@ def _end_with_parent() -> None:
     os._exit(1)  # the parent was killed
 
 
-_forking: list[None] = []  # an item as long as this process is in the middle of a fork
-_modules_before = 0  # how many there were when that was last seen to
+_holding: list[None] = []  # an item for each reason for which Ctrl-C has to wait: a fork, a pool at its own work
+_late = False  # whether one waits
+_modules_before = 0  # how many there were when forks were last seen to
+
+
+@contextlib.contextmanager
+def _held() -> Iterator[None]:
+    """Ctrl-C waits for the end. For calls that are short: amid them it leaves locks taken for good, and processes that
+    nobody ends."""
+    _holding.append(None)
+    try:
+        yield
+    finally:
+        _holding.pop()
+        if not _holding and threading.current_thread() is threading.main_thread():
+            _raise_if_late()
+
+
+def _raise_if_late() -> None:
+    global _late
+    if _late:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _late = False
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -88,20 +123,24 @@ def interruptible() -> Iterator[None]:
         return
     if len(sys.modules) > _modules_before:  # some have perhaps to be seen to at a fork: ours is the first and last word
         # Methods of a list, as an interrupt comes between the lines of Python only.
-        hooks = {name: functools.partial(_forking.pop) for name in ("after_in_parent", "after_in_child")}
-        os.register_at_fork(before=functools.partial(_forking.append, None), **hooks)
+        hooks = {name: functools.partial(_holding.pop) for name in ("after_in_parent", "after_in_child")}
+        os.register_at_fork(before=functools.partial(_holding.append, None), **hooks)
         _modules_before = len(sys.modules)
     process = os.getpid()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != process:
+        global _late
+        if os.getpid() != process or (number == signal.SIGALRM and not _late):
             return
-        if not _forking:
+        _late = bool(_holding)
+        if not _late:
             raise KeyboardInterrupt
         signal.setitimer(signal.ITIMER_REAL, 0.02)  # rings at SIGALRM
 
     def dropped(what: "sys.UnraisableHookArgs") -> None:
+        global _late
         if what.exc_type is KeyboardInterrupt:
+            _late = True
             signal.setitimer(signal.ITIMER_REAL, 0.02)
         else:
             hook(what)
@@ -115,6 +154,14 @@ def interruptible() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        _raise_if_late()
+
+
+def ignore_interrupts() -> None:
+    """To be called once a run has been interrupted: another Ctrl-C changes nothing, nor is anybody told of what it has
+    left half made."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.unraisablehook = lambda what: None
 
 
 _life_line: tuple[int, int] | None = None  # a pipe whose writing end only this process has
@@ -144,6 +191,8 @@ def _hold_life_line() -> None:
         return
     (reading, writing), _life_line = _life_line, None
     os.close(writing)
+    # Once an interrupt has taken their queue away, generators of `datasets` end in a way that Python tells of.
+    sys.unraisablehook = lambda what: None
     threading.Thread(target=_end_with_line, args=(reading,), daemon=True).start()
 
 

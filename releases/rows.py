@@ -293,7 +293,9 @@ def pair_shards(folder: str, annotation_endings: tuple[str, ...]) -> tuple[list[
     images, annotations = images[np.isin(image_ids, paired)], annotations[np.isin(annotation_ids, paired)]
     if not len(paired) and not doubled:
         first = annotation_endings[0]
-        raise ReleaseError(f"{folder} has no pair images/N.jpg and annotations/N{first}: unpack the release again.")
+        raise tree.lacking(
+            folder, f"{folder} has no pair images/N.jpg and annotations/N{first}: unpack the release again."
+        )
     return [
         Shard(folder, *(column[start : start + PAIRS_PER_SHARD] for column in (paired, annotations, images)))
         for start in range(0, len(paired), PAIRS_PER_SHARD)
@@ -305,9 +307,10 @@ def _parts(folder: str) -> tuple[str, str]:
     for part in parts:
         if not tree.is_folder(part):
             found = listed(sorted(name for name, _ in tree.entries(folder))) or "nothing"
-            raise ReleaseError(
+            raise tree.lacking(
+                folder,
                 f"{folder} has no folder {os.path.basename(part)}/ (found {found}): unpack all parts of the release "
-                "into one folder."
+                "into one folder.",
             )
     return parts
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 from .archives import Archives, open_archives
-from .errors import Damage, ReleaseError
+from .errors import Damage, ReleaseError, unwritable
 from .files import read_regular_file
 
 
@@ -70,23 +70,32 @@ def read(path: str, most_bytes: int) -> bytes:
 def on_disk(path: str) -> str:
     """Where a file can be read by pieces: its path, or that of a copy in the cache where it is in an archive.
 
-    Raises `ReleaseError` where that is damaged.
+    Raises `ReleaseError` where that is damaged, or the copy cannot be written.
     """
     if os.path.exists(path) or (found := _inside(os.path.dirname(path))) is None:
         return path
     archives, inner = found
     copy = os.path.join(archives.folder, "files", inner, os.path.basename(path))
     if not os.path.exists(copy):
-        os.makedirs(os.path.dirname(copy), exist_ok=True)
         unfinished = f"{copy}.{os.getpid()}"
         try:
+            os.makedirs(os.path.dirname(copy), exist_ok=True)
             with open(unfinished, "wb") as file:
-                archives.copy(inner, os.path.basename(path), file)
+                file.writelines(_blocks(archives, inner, path))
             os.replace(unfinished, copy)
         except OSError as error:
-            os.remove(unfinished)
-            raise ReleaseError(f"{path} cannot be read ({error.strerror}): download it again.") from None
+            raise unwritable(copy, error) from None
+        finally:
+            if os.path.exists(unfinished):
+                os.remove(unfinished)
     return copy
+
+
+def _blocks(archives: Archives, inner: str, path: str) -> Iterator[bytes]:
+    try:
+        yield from archives.blocks(inner, os.path.basename(path))
+    except OSError as error:
+        raise ReleaseError(f"{path} cannot be read ({error.strerror}): download it again.") from None
 
 
 def num_bytes(folder: str) -> int:
@@ -104,6 +113,12 @@ def damages(paths: Iterable[str]) -> list[Damage]:
     inside = (_inside(path) for path in paths if not os.path.exists(path))
     archives = {found[0].folder: found[0] for found in inside if found}
     return [damage for one in archives.values() for damage in one.damages]
+
+
+def lacking(folder: str, message: str) -> ReleaseError:
+    """What is said where a folder lacks something: the message, or what is wrong with its archives, if something is."""
+    found = _inside(folder)
+    return ReleaseError(f"{found[0].damages[0]}." if found and found[0].damages else message)
 
 
 def _member(path: str) -> int | None:

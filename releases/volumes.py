@@ -22,22 +22,40 @@ _SPLIT = re.compile(rf"(.+{_ARCHIVE})\.?(\d{{2,4}}|[a-z]{{2}})", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.*?)(\d{1,4})\.zip", re.IGNORECASE)
 _LAST = 1 << 30  # the number of the part that has none: AffectNet.zip after AffectNet.z02
 UNKNOWN_SIZE = 1 << 40
+MOST_PARTS = 9999  # names have no more digits
+_MOST_AT_ONCE = 1 << 24
 
 
 class Part(NamedTuple):
-    """One file of several. `path` is that of a file which is not there where `is_missing`."""
+    """One file of several, as it was when it was looked at; one without a `time` is not there."""
 
     path: str
     number: int
     size: int
-    is_missing: bool = False
+    time: int | None = None  # of its last change, in ns
+
+    @property
+    def is_missing(self) -> bool:
+        return self.time is None
+
+
+def part_of(path: str, number: int) -> Part:
+    """A file that is there, as it is now."""
+    status = os.stat(path)
+    return Part(path, number, status.st_size, status.st_mtime_ns)
+
+
+def is_as_it_was(part: Part) -> bool:
+    """Whether a file is the one that was looked at, or still missing."""
+    return os.path.exists(part.path) and part_of(part.path, part.number) == part or part.is_missing
 
 
 class Volume:
-    """The bytes of several files, one after the other; messages call it by the first."""
+    """The bytes of several files, one after the other. Messages call it by `path`, else by the first of them."""
 
-    def __init__(self, parts: Iterable[Part]):
+    def __init__(self, parts: Iterable[Part], path: str = ""):
         self.parts = tuple(parts)
+        self.path = path or self.parts[0].path
         self.starts = [0]
         self._descriptors: dict[int, int] = {}
         for part in self.parts:
@@ -47,12 +65,12 @@ class Volume:
         self.whole_from = max(missing, default=0)  # after the last part that is missing
 
     def __str__(self) -> str:
-        return self.parts[0].path
+        return self.path
 
     @property
     def name(self) -> str:
         """Without its folder."""
-        return os.path.basename(self.parts[0].path)
+        return os.path.basename(self.path)
 
     def offset_of(self, disk: int, offset: int) -> int:
         """Where a byte lies that is counted from the beginning of a disk."""
@@ -76,6 +94,10 @@ class Volume:
             raise OSError(errno.ENOENT, f"part of {os.path.basename(part.path)}, which is missing")
         if index not in self._descriptors:
             self._descriptors[index] = os.open(part.path, READ_BYTES)
+            status = os.fstat(self._descriptors[index])
+            if (status.st_size, status.st_mtime_ns) != (part.size, part.time):
+                os.close(self._descriptors.pop(index))
+                raise OSError(errno.ESTALE, f"{os.path.basename(part.path)} is another one now: load it again")
         # Not from where the file stands: threads, and processes that were forked, share that.
         return os.pread(self._descriptors[index], size, offset)
 
@@ -95,6 +117,11 @@ class VolumeFile(io.RawIOBase):
 
     def seekable(self) -> bool:
         return True
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _MOST_AT_ONCE:  # in a header that is damaged
+            raise ValueError("a size that nothing here has")
+        return super().read(size) or b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._volume.size}[whence]
@@ -120,7 +147,7 @@ def is_tar(name: str) -> bool:
 def series_of(paths: list[str]) -> list[list[Part]]:
     """The files that may belong together, in their order."""
     found: dict[str, list[Part]] = {}
-    names = {os.path.basename(path).lower() for path in paths}
+    spanned = {match[1].lower() for path in paths if (match := _DISK.fullmatch(os.path.basename(path)))}
     for path in paths:
         folder, name = os.path.split(path)
         stem, number = name, _LAST
@@ -128,9 +155,9 @@ def series_of(paths: list[str]) -> list[list[Part]]:
             stem, number = f"{match[1]}.zip", int(match[2])
         elif not _WHOLE.fullmatch(name) and (match := _SPLIT.fullmatch(name)):
             stem, number = match[1], _counted(match[2])
-        elif (match := _NUMBERED.fullmatch(name)) and f"{name[:-4]}.z01".lower() not in names:
+        elif (match := _NUMBERED.fullmatch(name)) and name[:-4].lower() not in spanned:
             stem, number = f"{match[1]}*.zip", int(match[2])
-        found.setdefault(os.path.join(folder, stem.lower()), []).append(Part(path, number, os.path.getsize(path)))
+        found.setdefault(os.path.join(folder, stem.lower()), []).append(part_of(path, number))
     return [sorted(parts, key=lambda part: part.number) for _, parts in sorted(found.items())]
 
 
@@ -149,7 +176,10 @@ def missing_numbers(parts: list[Part]) -> list[int]:
 
 def name_of(number: int, parts: list[Part]) -> str:
     """The path that the part of this number would have."""
-    neighbour = min((part for part in parts if part.number != _LAST), key=lambda part: abs(part.number - number))
+    numbered = [part for part in parts if part.number != _LAST]
+    if not numbered:
+        return f"{os.path.splitext(parts[0].path)[0]}.z{number:02}"
+    neighbour = min(numbered, key=lambda part: abs(part.number - number))
     folder, name = os.path.split(neighbour.path)
     match = _DISK.fullmatch(name) or _SPLIT.fullmatch(name) or _NUMBERED.fullmatch(name)
     assert match is not None, "only numbered parts have a number"
@@ -160,13 +190,14 @@ def name_of(number: int, parts: list[Part]) -> str:
 
 def with_disks(parts: list[Part], count: int) -> list[Part]:
     """The disks of a zip in spans: a part for each, those that are not there as missing."""
+    if len(parts) == 1:
+        parts = [parts[0]._replace(number=_LAST)]
     first = min(1, parts[0].number)
     by_disk = {part.number - first: part for part in parts[:-1]} | {count - 1: parts[-1]}
     if len(parts) == count:
         by_disk = dict(enumerate(parts))
     return [
-        by_disk.get(disk) or Part(name_of(disk + first, parts), disk + first, UNKNOWN_SIZE, True)
-        for disk in range(count)
+        by_disk.get(disk) or Part(name_of(disk + first, parts), disk + first, UNKNOWN_SIZE) for disk in range(count)
     ]
 
 
@@ -175,7 +206,7 @@ def with_gap(parts: list[Part], lacking: int) -> list[Part] | None:
     numbers = missing_numbers(parts)
     if not numbers or numbers != list(range(numbers[0], numbers[-1] + 1)):
         return None
-    missing = Part(name_of(numbers[0], parts), numbers[0], lacking, True)
+    missing = Part(name_of(numbers[0], parts), numbers[0], lacking)
     return sorted([*parts, missing], key=lambda part: part.number)
 
 

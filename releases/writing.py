@@ -15,7 +15,9 @@ from .find import UNFINISHED
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NO_ROOM_IN_WORDS = re.compile(  # of libraries that have their own errors; the last are PyTorch's
-    r"no space left on device|disk quota exceeded|file too large|file write failed|unexpected pos \d+ vs \d+", re.I
+    r"no space left on device|disk quota exceeded|file too large|file write failed|unexpected pos \d+ vs \d+"
+    r"|\d+ requested and \d+ written",  # NumPy's
+    re.I,
 )
 
 

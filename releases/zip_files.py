@@ -8,7 +8,7 @@ import errno
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from .errors import ReleaseError
 from .volumes import Volume
@@ -21,7 +21,9 @@ _LOCAL = struct.Struct("<4s5H3L2H")  # a member, before its bytes
 _LONGEST_END = _END.size + (1 << 16)
 _BLOCK = 1 << 20
 _MORE = 320  # bytes of name and extra fields that are read at once with a member's content
+_MOST = 1 << 60  # bytes: more only where a number is damaged, and sums of two have their place in 64 bits
 STORED, DEFLATED = 0, 8
+METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
 
 
 class Member(NamedTuple):
@@ -63,15 +65,15 @@ class End(NamedTuple):
         return self.offset + self.size - self.position
 
 
-def find_end(volume: Volume) -> End | None:
-    """The record that a zip ends with; None where the volume does not end with one."""
+def find_end(volume: Volume, more_follows: bool = False) -> End | None:
+    """The record that a zip ends with; None where the volume does not end with one, unless something follows it."""
     start = max(volume.size - _LONGEST_END, volume.whole_from)
     tail = volume.read(start, volume.size - start)
     place = len(tail)
     while (place := tail.rfind(b"PK\5\6", 0, place)) >= 0:
         if len(tail) >= place + _END.size:
             _, disk, table_disk, _, count, size, offset, comment = _END.unpack_from(tail, place)
-            if place + _END.size + comment == len(tail):
+            if more_follows or place + _END.size + comment == len(tail):
                 return _zip64(volume, start + place) or End(start + place, disk, table_disk, count, size, offset)
     return None
 
@@ -116,7 +118,7 @@ def members(volume: Volume, end: End) -> Iterator[Member]:
         if 0xFFFFFFFF in (size, length, offset) or disk == 0xFFFF:
             length, size, offset, disk = _large(block[extra : extra + extra_size], length, size, offset, disk)
         offset = volume.offset_of(disk, offset) + before
-        yield Member(block[start:extra], offset, size, length, crc, method, flags)
+        yield Member(block[start:extra], *(min(n, _MOST) for n in (offset, size, length)), crc, method, flags)
         found += 1
     if found & 0xFFFF != end.num_members & 0xFFFF:  # writers without Zip64 count no further
         raise ReleaseError(damaged)
@@ -155,10 +157,10 @@ def content_of(volume: Volume, offset: int, size: int, length: int, crc: int, me
     return content
 
 
-def copy_content(
-    volume: Volume, offset: int, size: int, length: int, crc: int, method: int, name: bytes, file: BinaryIO
-) -> None:
-    """Writes the bytes of a member, however many they are, to a file; raises `OSError`, the reason in `strerror`."""
+def blocks_of(
+    volume: Volume, offset: int, size: int, length: int, crc: int, method: int, name: bytes
+) -> Iterator[bytes]:
+    """The same piece by piece, however many they are."""
     place = offset + _start_of_content(volume, volume.read(offset, _LOCAL.size + (1 << 16)), name)
     stream = zlib.decompressobj(-zlib.MAX_WBITS) if method == DEFLATED else None
     found, written = 0, 0
@@ -169,7 +171,9 @@ def copy_content(
         except zlib.error:
             raise _damaged(volume, "it cannot be decompressed") from None
         found, written = zlib.crc32(content, found), written + len(content)
-        file.write(content)
+        if written > length:
+            break
+        yield content
     if written != length or found != crc:
         raise _damaged(volume, "its checksum is another")
 
@@ -177,7 +181,7 @@ def copy_content(
 def _start_of_content(volume: Volume, found: bytes, name: bytes) -> int:
     """How many bytes after its beginning the content of a member begins, whose name is to be as in the table."""
     if len(found) >= _LOCAL.size and found.startswith(b"PK\3\4"):
-        *_, flags, _, _, _, _, _, _, name_size, extra_size = _LOCAL.unpack_from(found)
+        *_, name_size, extra_size = _LOCAL.unpack_from(found)
         here = found[_LOCAL.size : _LOCAL.size + name_size]
         # Where names are no ASCII, the table may have them in another encoding.
         if here.endswith(name) or not here.isascii() or name_size > _MORE:

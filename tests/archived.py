@@ -21,6 +21,18 @@ def zipped(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> 
     return stream.getvalue()
 
 
+def streamed(files: dict[str, bytes]) -> bytes:
+    """As a program writes it that cannot go back: sizes behind each member, and room for 64 bits before it."""
+    stream = io.BytesIO()
+    stream.seekable = lambda: False
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in files.items():
+            with file.open(name, "w", force_zip64=True) as member:
+                member.write(content)
+        file.comment = b"PK\5\6"
+    return stream.getvalue()
+
+
 def zipped64(files: dict[str, bytes]) -> bytes:
     """With 64 bits for each size and offset, as zips above 4 GB have."""
     content = zipped(files)
@@ -104,3 +116,42 @@ def _table(content: bytes) -> tuple[list[tuple[tuple, bytes]], tuple]:
         entries.append((fields, content[place + 46 : place + 46 + fields[10]]))
         place += 46 + fields[10] + fields[11] + fields[12]
     return entries, end
+
+
+def numbered(name, parts, first=1, width=3):
+    return {f"{name}{index:0{width}}": part for index, part in enumerate(parts, first)}
+
+
+def pieces(files, size=9000):
+    return numbered("a.zip.", cut(zipped(files), size))
+
+
+FORMS = {
+    "zip": lambda files: {"AffectNet+.zip": zipped(files)},
+    "zip, stored": lambda files: {"AffectNet+.zip": zipped(files, zipfile.ZIP_STORED)},
+    "zip, wrapped": lambda files: {"download.ZIP": zipped(under("AffectNet+", files))},
+    "zip with a Mac's files": lambda files: {
+        "a.zip": zipped({**files, **under("__MACOSX", {f"{name[:-5]}._{name[-5:]}": b"x" for name in files})})
+    },
+    "zip64": lambda files: {"AffectNet+.zip": zipped64(files)},
+    "zip, streamed": lambda files: {"AffectNet+.zip": streamed(files) + b"\r\n"},
+    "zip after a stub": lambda files: {"AffectNet+.zip": b"#!/bin/sh\n" * 9 + zipped(files)},
+    "spans": lambda files: {
+        **dict(zip((f"A.z{i:02}" for i in range(1, 99)), parts := spanned(files, 9000), strict=False)),
+        "A.zip": parts[-1], f"A.z{len(parts):02}": b"",
+    },
+    "split": lambda files: numbered("AffectNet+.zip.", cut(zipped(files), 9000)),
+    "split, letters": lambda files: {
+        f"AffectNet+.zip.a{chr(97 + i)}": part for i, part in enumerate(cut(zipped(files), 9000))
+    },
+    "split, called parts": lambda files: {
+        f"AffectNet+_part{i}.zip": part for i, part in enumerate(cut(zipped64(files), 9000), 1)
+    },
+    "zips of their own": lambda files: {
+        f"AffectNet+_part{i}.zip": zipped(under(f"AffectNet+_part{i}", dict(list(files.items())[i - 1 :: 3])))
+        for i in (1, 2, 3)
+    },
+    "tar": lambda files: {"AffectNet+.tar": tarred(under(".", files))},
+    "tar.gz": lambda files: {"AffectNet+.tar.gz": tarred(under("AffectNet+", files), "w:gz")},
+    "tar.gz, split": lambda files: numbered("AffectNet+.tgz.", cut(tarred(files, "w:gz"), 9000), 0, 2),
+}  # fmt: skip

@@ -21,6 +21,7 @@ from PIL import Image
 from affectnet_plus import ReleaseError, recognise
 from affectnet_plus.releases.check import check
 from affectnet_plus.releases.export import export
+from affectnet_plus.releases.processes import mapped
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.synthetic.layouts import LAYOUTS
 from affectnet_plus.training.faces import Split
@@ -193,3 +194,34 @@ def is_running(pid: str) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except FileNotFoundError:
         return False
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+@pytest.mark.parametrize("name, event", [("_spawn_process", "return"), ("_launch", "return"), ("wait", "call")])
+def test_an_interrupt_amid_the_work_of_a_pool_leaves_nothing_that_is_waited_for(name, event):
+    """Such as processes that nobody ends: the run would never come to its end."""
+
+    def run():
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        pid = os.getpid()
+
+        def interrupt(frame, what, _):
+            if what == event and frame.f_code.co_name == name and os.getpid() == pid:
+                sys.settrace(None)
+                os.kill(pid, signal.SIGINT)
+            return interrupt
+
+        sys.settrace(interrupt)
+        with pytest.raises(KeyboardInterrupt), mapped(double, list(range(4)), 2) as doubled:
+            list(doubled)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join(60)
+    if process.is_alive():
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.exitcode == 0

@@ -29,7 +29,7 @@ def test_a_minute_of_torture(capsys):
     status = main(["--minutes", "1", "--seed", "0"])
     table = capsys.readouterr().out
     assert status == 0, table
-    assert len(re.findall(r"^\| \w+ +\| .* \| \d+ \| 0 \|$", table, re.M)) == 13
+    assert len(re.findall(r"^\| \w+ +\| .* \| \d+ \| 0 \|$", table, re.M)) == 15
 
 
 @pytest.mark.parametrize("name", ["synthesize", "export", "predict", "label", "train_ebc"])

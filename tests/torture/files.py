@@ -16,21 +16,25 @@ import numpy as np
 import pandas as pd
 from datasets import load_dataset
 from PIL import Image
-from released import TRAIN, annotation, write_pair
+from released import TRAIN, annotation, write_pair, write_release
 from runs import SOFT_FER, Script
 
-from affectnet_plus import ReleaseError
+from affectnet_plus import LABEL_ORDERS, ReleaseError
 from affectnet_plus.releases.check import check
 from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training import evaluate_model, train_soft_fer
 from affectnet_plus.training.action_units import load_table
 from affectnet_plus.training.faces import Split, read_soft_labels
 
+from .archives import read_damaged, write_damaged
+
 FORBIDDEN = ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect")
 MUTATIONS = {
     "release": "annotations and images of AffectNet+",
     "npy": "arrays of AffectNet of 2021",
     "csv": "tables of AffectNet of 2017",
+    "ferplus": "tables of FER+ and FER2013",
+    "archives": "zips, spans, splits and tars of AffectNet+",
     "au_tables": "tables of action units",
     "soft_labels": "Parquet and settings of label.py",
     "models": "folders of models",
@@ -38,6 +42,7 @@ MUTATIONS = {
     "onnx": "ONNX files",
 }
 _ODD = [None, True, -1, 11, 1e39, float("nan"), "", "happy", [], {}, [[0]], 10**400, "\0", "../../x"]
+_USAGES = {"FER2013Train": "Training", "FER2013Valid": "PublicTest", "FER2013Test": "PrivateTest"}
 _MOST_LETTERS = 600  # some list what is known
 _STEPS = ["--backbone", "test_vit", "--max_train_steps", 6, "--checkpointing_steps", 2, "--output_dir", "run"]
 
@@ -49,16 +54,23 @@ def mutate(kind: str, folder: Path, run: Path, rng: random.Random) -> str:
         _make(kind, folder / "inputs", fresh)
     shutil.copytree(fresh, run, dirs_exist_ok=True)
     patterns, read = _READERS[kind]
-    file = rng.choice(sorted(path for pattern in patterns for path in run.glob(pattern)))
-    how = _damage(file, rng)
+    if kind == "archives":
+        how = write_damaged(run / "R", run / "D", rng)
+    else:
+        file = rng.choice(sorted(path for pattern in patterns for path in run.glob(pattern)))
+        how = f"{file.relative_to(run)} {_damage(file, rng)}"
     wrong = _audited(read, run)
-    return f"{file.relative_to(run)} {how}: {wrong}" if wrong else ""
+    return f"{how}: {wrong}" if wrong else ""
 
 
 def _make(kind: str, inputs: Path, fresh: Path) -> None:
     few = {"train": 24, "validation": 11, "num_proc": 1, "image_size": 32}
     if kind in ("release", "npy", "csv"):
         synthesize(fresh / "R", **few, layout={"release": "plus", "npy": "2021", "csv": "2017"}[kind])
+    elif kind == "archives":
+        write_release(fresh).rename(fresh / "R")
+    elif kind == "ferplus":
+        _write_ferplus(fresh)
     elif kind == "au_tables":
         fresh.mkdir()
         names = [f"train_set/images/{number}.jpg" for number in range(20)]
@@ -81,6 +93,24 @@ def _make(kind: str, inputs: Path, fresh: Path) -> None:
         while not list(fresh.glob("run/checkpoint-all-4/*.json")) and run.poll() is None:
             pass
         run.kill()
+
+
+def _write_ferplus(fresh: Path) -> None:
+    """With FER2013 as either of the files that Kaggle gives, and as the images that FER+ makes of them."""
+    columns = ["Usage", "Image name", *LABEL_ORDERS["ferplus"], "unknown", "NF"]
+    lines = [[usage, f"fer{n:07}.png", 7, 2, 0, 0, 0, 0, 0, 0, 1, 0] for n, usage in enumerate(_USAGES.values())]
+    pixels = " ".join(["9", "200"] * 1152)
+    for name, row in (
+        ("R/fer2013.csv", {"emotion": 0, "pixels": pixels, "Usage": ""}),
+        ("R2/icml_face_data.csv", {"emotion": 0, " Usage": "", " pixels": pixels}),
+        ("R3/legend.csv", {"image": 0}),
+    ):
+        (fresh / name).parent.mkdir(parents=True)
+        pd.DataFrame([row] * len(lines)).to_csv(fresh / name, index=False)
+        pd.DataFrame(lines, columns=columns).to_csv((fresh / name).with_name("fer2013new.csv"), index=False)
+    for line, folder in zip(lines, _USAGES, strict=True):
+        (fresh / "R3" / folder).mkdir()
+        Image.linear_gradient("L").resize((48, 48)).save(fresh / "R3" / folder / line[1])
 
 
 def _damage(file: Path, rng: random.Random) -> str:
@@ -172,17 +202,26 @@ def _read_audited(read: Callable[[Path], None], run: Path, answer) -> None:
     os._exit(0)  # nothing of the libraries' own at the end
 
 
-def _read_release(run: Path) -> None:
-    check(run / "R", num_proc=1)
-    names = {"human_annotated": "human_annotated", "train_set": "affectnet_2021", "training.csv": "affectnet_2017"}
-    name = next(name for mark, name in names.items() if (run / "R" / mark).exists())
+def _read_release(run: Path, folder: str = "R") -> None:
+    root = run / folder
+    names = {
+        "human_annotated": "human_annotated", "train_set": "affectnet_2021", "training.csv": "affectnet_2017",
+        "fer2013new.csv": "ferplus",
+    }  # fmt: skip
+    name = next(name for mark, name in names.items() if (root / mark).exists())
     for on_error in ("raise", "skip"):
         with contextlib.suppress(ReleaseError):
             for split in load_dataset(
-                "affectnet_plus", name, data_dir=str(run / "R"), on_error=on_error, cache_dir=str(run / "cache")
+                "affectnet_plus", name, data_dir=str(root), on_error=on_error, cache_dir=str(run / "cache")
             ).values():
                 for row in split:
                     assert row["image"].size
+    check(root, num_proc=1)
+
+
+def _read_ferplus(run: Path) -> None:
+    for folder in ("R", "R2", "R3"):
+        _read_release(run, folder)
 
 
 def _read_table(run: Path) -> None:
@@ -223,6 +262,8 @@ _READERS = {
     "release": (_RELEASE, _read_release),
     "npy": (["R/**/*.npy"], _read_release),
     "csv": (["R/*.csv"], _read_release),
+    "ferplus": (["R*/*.csv", "R3/*/*.png"], _read_ferplus),
+    "archives": ([], read_damaged),
     "au_tables": (["table.csv"], _read_table),
     "soft_labels": (["soft/*.parquet", "soft/label.json"], _read_soft_labels),
     "models": (["model/*.json", "model/*.safetensors"], _read_model),

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from transformers import HfArgumentParser
 
 from affectnet_plus.modeling import DamagedError, ImageError
 from affectnet_plus.releases.files import check_utf8
-from affectnet_plus.releases.processes import interruptible
+from affectnet_plus.releases.processes import ignore_interrupts, interruptible
 from affectnet_plus.releases.writing import causes, is_no_room, no_room
 
 NOTHING_KEPT = "Nothing of it is kept, and what was there before is: give the same command again."
@@ -82,7 +81,7 @@ def run_script(main: Callable[[], None], kept: str) -> None:
             main()
     except (Exception, KeyboardInterrupt) as error:
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+            ignore_interrupts()
             if os.environ.get("RANK", "0") == "0":
                 tqdm.write(f"{Path(sys.argv[0]).name}: interrupted. {kept}", file=sys.stderr)
             sys.exit(130)
