@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from affectnet_plus.modeling import HAS_TORCH, OnnxNetwork, OnnxSettings, no_model
+from affectnet_plus.modeling import HAS_TORCH, OnnxNetwork, OnnxSettings
 from affectnet_plus.releases.writing import written_whole
 
 _MOST_BYTES = 2**31 - 2**20  # of one protobuf, weights included
@@ -40,15 +40,11 @@ def export_onnx(model: str, output: str, int8: bool = False) -> None:
             needed = module if HAS_TORCH else "PyTorch"
             raise ImportError(f'This needs {needed}, which is not installed: pip install "affectnet-plus[train,onnx]".')
     import torch  # here, because the command line does without
-    from transformers import AutoModelForImageClassification
 
-    try:
-        network = AutoModelForImageClassification.from_pretrained(model).eval()
-    except OSError as error:
-        raise no_model(model, error) from error
+    from affectnet_plus.modeling import read_own_model
+
+    network = read_own_model(model).eval()
     config = network.config
-    if not config.model_type.startswith("affectnet_plus_"):
-        raise ValueError(f"{model} is a {config.model_type}, none of our models: see optimum for others.")
     if (size := sum(p.numel() * p.element_size() for p in network.state_dict().values())) > _MOST_BYTES:
         raise ValueError(
             f"{model} has {size / 1e9:.1f} GB, and an ONNX file holds 2.1: train one network by its labels."

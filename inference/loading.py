@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any
 
-from affectnet_plus.modeling import BUNDLED_MODEL, BUNDLED_ONNX, HAS_TORCH, OnnxPipeline, no_model
+from affectnet_plus.modeling import BUNDLED_MODEL, BUNDLED_ONNX, HAS_TORCH, OnnxPipeline
 
 
 def pipeline_of(model: str | None, device: str | None, faces: str = "detect", face_detector: str = "default") -> Any:
@@ -32,13 +32,10 @@ def pipeline_of(model: str | None, device: str | None, faces: str = "detect", fa
             f'--model {model} needs PyTorch, timm and transformers: pip install "affectnet-plus[torch]", or export it '
             "by affectnet-plus export-onnx where PyTorch is."
         )
-    from transformers import pipeline  # here, because ONNX files do without
+    from affectnet_plus.modeling import read_pipeline  # here, because ONNX files do without
 
     where = {"device": device} if device else {}
-    try:
-        return pipeline("soft-fer", model=model, faces=faces, face_detector=detector, **where)
-    except OSError as error:
-        raise no_model(f"--model {model}", error) from error
+    return read_pipeline(model, "--model", faces=faces, face_detector=detector, **where)
 
 
 def _callable_named(name: str) -> Any:

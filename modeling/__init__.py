@@ -6,7 +6,6 @@ import importlib.util
 from pathlib import Path
 
 from .compounds import COMPOUND_THRESHOLD, COMPOUNDS, compound_of, strongest_pair
-from .errors import no_model
 from .face_detection import FACE_MARGIN, FACES, CenterFaceDetector, FaceDetector, crop_face, find_faces
 from .face_pipeline import pixel_values_of
 from .image_loading import ImageError, load_rgb, open_rgb
@@ -40,6 +39,15 @@ if HAS_TORCH:
     from .modeling_fused import FusedForImageClassification, FusedOutput, mixed_log_odds
     from .modeling_onnx import OnnxConfig, OnnxForImageClassification
     from .modeling_soft_fer import SoftFerForImageClassification, SoftFerOutput, log_odds_of_softmax, soft_fer_loss
+    from .saved_models import (
+        DamagedError,
+        read_config,
+        read_image_processor,
+        read_model,
+        read_own_model,
+        read_pipeline,
+        said_as_damage,
+    )
     from .soft_label_model import SoftLabelModel, image_processor_for, normalization_of
 
     for _config, _model in (
@@ -69,6 +77,7 @@ __all__ = [
     "COMPOUNDS",
     "COMPOUND_THRESHOLD",
     "CenterFaceDetector",
+    "DamagedError",
     "EBCConfig",
     "EBCForImageClassification",
     "EBCOutput",
@@ -108,11 +117,16 @@ __all__ = [
     "multi_head_loss",
     "network_input",
     "network_inputs",
-    "no_model",
     "normalization_of",
     "open_rgb",
     "pixel_values_of",
     "pretrained_normalization",
+    "read_config",
+    "read_image_processor",
+    "read_model",
+    "read_own_model",
+    "read_pipeline",
+    "said_as_damage",
     "soft_fer_loss",
     "strongest_pair",
     "under_present_names",

@@ -43,7 +43,7 @@ class OnnxNetwork:
 
     Raises:
         ImportError: `onnxruntime` is not installed.
-        FileNotFoundError, ValueError: no such file, none that can be read, or not one of ours; no such device.
+        FileNotFoundError, ValueError: no such file, none that can be read and run, or not one of ours; no such device.
     """
 
     def __init__(self, file: str | os.PathLike, device: Any = None):
@@ -51,14 +51,20 @@ class OnnxNetwork:
         if not Path(file).is_file():
             raise FileNotFoundError(f"There is no file {file!r} (working directory {Path.cwd()}).")
         self.session = onnx_session(file, device)
-        said = self.session.get_modelmeta().custom_metadata_map
         try:
+            said = self.session.get_modelmeta().custom_metadata_map
             self.config = OnnxSettings(**{name: json.loads(said[name]) for name in _IN_METADATA}, name_or_path=file)
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"{file} does not say its {error} in its metadata: write it by affectnet-plus export-onnx."
             ) from error
         self.outputs = [output.name for output in self.session.get_outputs()]
+        size = self.config.image_size
+        try:  # some damage is seen by nothing else
+            self(np.zeros((1, 3, size, size), dtype=np.float32))
+        except Exception as error:  # of a dozen types of its own
+            reason = str(error).splitlines()[0][:200]
+            raise ValueError(f"{file} cannot be run ({reason}): copy or export it anew.") from error
 
     def __call__(self, pixel_values: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(self.outputs, self.session.run(None, {"pixel_values": pixel_values}), strict=True))

@@ -24,7 +24,7 @@ def onnx_session(model: str | bytes, device: Any = None) -> Any:
     onnxruntime = importlib.import_module("onnxruntime")  # by name, as a pushed model's code shall not ask for it
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
-    options.log_severity_level = 3  # errors; it warns of each weight that it can leave out
+    options.log_severity_level = 4  # errors are raised; it warns of each weight that it can leave out
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the CPU to others
     providers = _providers_for(device, onnxruntime.get_available_providers())
     try:
@@ -32,7 +32,9 @@ def onnx_session(model: str | bytes, device: Any = None) -> Any:
     except Exception as error:  # of a dozen types of its own
         reason = str(error).splitlines()[0][:200]
         name = model if isinstance(model, str) else "The model"
-        raise ValueError(f"{name} is no ONNX file that ONNX Runtime can read: {reason}") from error
+        raise ValueError(
+            f"{name} is no ONNX file that ONNX Runtime can read ({reason}): copy or export it anew."
+        ) from error
 
 
 def _providers_for(device: Any, available: list[str]) -> list:

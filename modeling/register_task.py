@@ -9,6 +9,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .modeling_onnx import OnnxConfig
 from .pipeline_soft_fer import SoftFerPipeline
+from .saved_models import check_folder
 from .soft_label_model import image_processor_for
 
 PIPELINE_REGISTRY.register_pipeline(
@@ -26,6 +27,8 @@ _impl["soft-fer"] = {key: value for key, value in _impl["soft-fer"].items() if k
 def _config(wrapped, _, args, kwargs):
     name = args[0] if args else kwargs.get("pretrained_model_name_or_path")
     if not str(name).endswith(".onnx"):
+        if kwargs.get("_from_pipeline") == "soft-fer" and Path(name).is_dir():  # to say what is damaged
+            check_folder(name, trust_remote_code=kwargs.get("trust_remote_code"))
         return wrapped(*args, **kwargs)
     config = OnnxConfig.from_onnx(name)
     return (config, {}) if kwargs.get("return_unused_kwargs") else config

@@ -56,6 +56,7 @@ def test_the_seams_in_transformers_have_not_moved():
         ("models.auto.modeling_auto", "AutoModelForImageClassification", "affectnet_plus._make_models_known"),
         ("pipelines", "PIPELINE_REGISTRY", "affectnet_plus._make_task_known"),
         ("pipelines", '"_load_image_processor"', "SoftFerPipeline"),
+        ("pipelines", "AutoConfig.from_pretrained(model, _from_pipeline=task", "modeling/register_task.py"),
         ("pipelines.base", "._registered_impl = ", "modeling/register_task.py"),
         ("pipelines.base", "._sanitize_parameters(", "SoftFerPipeline"),
         ("trainer", "accepts_loss_kwargs", "SoftLabelModel"),

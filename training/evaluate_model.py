@@ -23,10 +23,17 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import AutoImageProcessor
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
-from affectnet_plus.modeling import BUNDLED_MODEL, CARD_METRICS, SoftLabelModel, model_card
+from affectnet_plus.modeling import (
+    BUNDLED_MODEL,
+    CARD_METRICS,
+    SoftLabelModel,
+    model_card,
+    read_config,
+    read_image_processor,
+    read_model,
+)
 from affectnet_plus.releases.expressions import label_names
 from affectnet_plus.releases.writing import alone, is_no_room
 from affectnet_plus.training.arguments import (
@@ -36,8 +43,6 @@ from affectnet_plus.training.arguments import (
     exit_on_error,
     exit_with_error,
     parse_arguments,
-    read_config,
-    read_model,
     run_script,
 )
 from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, read_soft_labels
@@ -297,7 +302,7 @@ def load_model(args) -> tuple[nn.Module, object, list[str]]:
             f"{', '.join(config.id2label.values())}. Leave the flag out."
         )
     independent = isinstance(model, SoftLabelModel) or config.problem_type == "multi_label_classification"
-    processor = getattr(model, "image_processor", None) or AutoImageProcessor.from_pretrained(
+    processor = getattr(model, "image_processor", None) or read_image_processor(
         args.model, trust_remote_code=args.trust_remote_code
     )
     return Scores(model, to_ours, independent), processor, [EXPRESSIONS[i] for i in to_ours]

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
 from affectnet_plus import EXPRESSIONS, match_expressions
+from affectnet_plus.modeling import read_model
 from affectnet_plus.releases.writing import alone
 from affectnet_plus.training.arguments import (
     WHOLE_FILES_KEPT,
@@ -35,7 +36,6 @@ from affectnet_plus.training.arguments import (
     exit_on_error,
     parse_arguments,
     parse_prior,
-    read_model,
     run_script,
 )
 from affectnet_plus.training.faces import FaceDataset, Split, images_in, load_rows, split_to_label

@@ -16,16 +16,14 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
-from transformers import pipeline
 
 from affectnet_plus import EXPRESSIONS, match_expressions
-from affectnet_plus.modeling import BUNDLED_MODEL, FACES, crop_face, find_faces, load_rgb, no_model
+from affectnet_plus.modeling import BUNDLED_MODEL, FACES, crop_face, find_faces, load_rgb, read_pipeline
 from affectnet_plus.releases.writing import written_whole
 from affectnet_plus.training.arguments import (
     NOTHING_KEPT,
     DataArguments,
     exit_on_error,
-    exit_with_error,
     parse_arguments,
     run_script,
 )
@@ -62,13 +60,8 @@ class ShowArguments:
 
 def main():
     data_args, args = parse_arguments(DataArguments, ShowArguments, description=__doc__.split("\n\n")[0])
-    try:
-        fer = pipeline("soft-fer", model=args.model or str(BUNDLED_MODEL), faces="crop")
-    except OSError as error:
-        exit_with_error(no_model(f"--model {args.model}", error))
-    except ValueError as error:  # a model that is none of ours
-        exit_with_error(error)
     with exit_on_error():
+        fer = read_pipeline(args.model or str(BUNDLED_MODEL), "--model", faces="crop")
         faces, titles = faces_in(args.images, fer, args.faces)
         truths, truth_name = [None] * len(faces), ""
         if args.num_faces:

@@ -13,4 +13,4 @@ from .command_line import (
 from .data import DataArguments, TrainingDataArguments, is_synthetic
 from .network import ExpertArguments, NetworkArguments, parse_prior
 from .optimization import RECIPES, FoldArguments, OptimizationArguments
-from .records import read_config, read_model, read_record, said_as_damage
+from .records import read_record

@@ -12,11 +12,10 @@ from huggingface_hub.errors import HfHubHTTPError
 from tqdm import tqdm
 from transformers import HfArgumentParser
 
-from affectnet_plus.modeling import ImageError
+from affectnet_plus.modeling import DamagedError, ImageError
 from affectnet_plus.releases.files import check_utf8
 from affectnet_plus.releases.processes import interruptible
 from affectnet_plus.releases.writing import causes, is_no_room, no_room
-from affectnet_plus.training.arguments.records import DamagedError
 
 NOTHING_KEPT = "Nothing of it is kept, and what was there before is: give the same command again."
 WHOLE_FILES_KEPT = "Whole files are kept: the same command goes on after them."

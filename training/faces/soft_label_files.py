@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from affectnet_plus import EXPRESSIONS
+from affectnet_plus.modeling import said_as_damage
 from affectnet_plus.releases import tree
-from affectnet_plus.training.arguments import is_synthetic, read_record, said_as_damage
+from affectnet_plus.training.arguments import is_synthetic, read_record
 from affectnet_plus.training.faces.loading import BY_NUMBER
 from affectnet_plus.training.faces.split import Split
 

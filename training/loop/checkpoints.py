@@ -11,9 +11,9 @@ from accelerate import Accelerator
 from accelerate.utils import load
 from safetensors.torch import load_file, save_file
 
-from affectnet_plus.modeling import under_present_names
+from affectnet_plus.modeling import said_as_damage, under_present_names
 from affectnet_plus.releases.writing import written_whole
-from affectnet_plus.training.arguments import read_record, said_as_damage
+from affectnet_plus.training.arguments import read_record
 
 STATE_FILE = "trainer_state.json"
 _BEST_FILE = "best.safetensors"

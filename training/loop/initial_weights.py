@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import backbones_of, create_backbone, pretrained_normalization
+from affectnet_plus.modeling import backbones_of, create_backbone, pretrained_normalization, read_config
 from affectnet_plus.training.arguments import read_record
 
 WARM_START = "warm_start"  # folder of the classifiers that experts go on from, inside the experts' own
@@ -45,11 +46,22 @@ def normalization_of_start(args, backbones: list[str]) -> list[dict | None] | No
 
 
 def _normalization_in(path: Path) -> dict | None:
-    config = (path.parent if path.name == _WEIGHTS else path) / "config.json"
-    config = read_record(config, _CURE) if config.is_file() else {}
+    config = _config_in(path.parent if path.name == _WEIGHTS else path)
     if of_timm := config.get("pretrained_cfg"):  # one of timm's own folders
         return {key: of_timm[key] for key in ("mean", "std")} if {"mean", "std"} <= of_timm.keys() else None
     return (config.get("backbone_normalization") or [None])[0]
+
+
+def _config_in(folder: Path) -> dict:
+    """The config of a model there, of ours or somebody else's; {} where there is none."""
+    if not (file := folder / "config.json").is_file():
+        return {}
+    objects = dict.fromkeys(("id2label", "training", "pretrained_cfg"), (dict, NoneType))
+    others = {"backbone_normalization": (list, NoneType), "transformers_weights": (str, NoneType)}
+    config = read_record(file, _CURE, **objects, **others)
+    if str(config.get("model_type")).startswith("affectnet_plus_"):
+        read_config(folder)  # looks at all of it
+    return config
 
 
 def read_weights(paths: list[str], config, settings: dict) -> list[dict]:
@@ -97,8 +109,8 @@ def _own_folder(path: Path, number: int, backbones: list[str], settings: dict) -
 
 
 def _read(path: Path, settings: dict, wanted) -> dict:
-    config = read_record(path / "config.json", _CURE) if (path / "config.json").is_file() else {}
-    file = path / config.get("transformers_weights", _WEIGHTS) if path.is_dir() else path
+    config = _config_in(path)
+    file = path / (config.get("transformers_weights") or _WEIGHTS) if path.is_dir() else path
     if not file.is_file():
         folds = ", which has folds: give --num_folds as well" if list(path.glob("fold-*")) else ""
         raise ValueError(f"--init_from {path}: no {_WEIGHTS} there{folds}.")
@@ -110,7 +122,7 @@ def _read(path: Path, settings: dict, wanted) -> dict:
     if config:  # ours, or one of timm's own folders
         _check_left_out(path, config.get("training") or {}, settings)
         if config.get("activation", "softmax") == "softmax":  # others than ours do not say
-            expressions = list(config.get("id2label", {}).values())
+            expressions = list((config.get("id2label") or {}).values())
         sampler = (config.get("training") or {}).get("all", {}).get("sampler", sampler)
         if str(config.get("model_type")).startswith("affectnet_plus"):
             _check_input(path, config, wanted)

@@ -8,9 +8,8 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import INPUT_SETTINGS, SoftFerConfig
+from affectnet_plus.modeling import INPUT_SETTINGS, SoftFerConfig, read_config
 from affectnet_plus.releases.expressions import listed
-from affectnet_plus.training.arguments import read_config
 from affectnet_plus.training.faces import Split
 from affectnet_plus.training.loop.checkpoints import find_checkpoints, read_state
 from affectnet_plus.training.loop.folders import finish_moves, locked_if_shared

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.modeling import SoftFerConfig, SoftLabelModel
-from affectnet_plus.training.arguments import read_model
+from affectnet_plus.modeling import SoftFerConfig, SoftLabelModel, read_model
 from affectnet_plus.training.soft_fer.arguments import SoftFerArguments
 
 

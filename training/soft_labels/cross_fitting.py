@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from affectnet_plus.modeling import FusedConfig
-from affectnet_plus.training.arguments import read_config
+from affectnet_plus.modeling import FusedConfig, read_config
 from affectnet_plus.training.faces import Split, load_rows, split_to_label
 from affectnet_plus.training.soft_labels.priors import prior_of
 

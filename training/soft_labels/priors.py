@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from affectnet_plus import EXPRESSIONS
-from affectnet_plus.training.arguments import read_config, read_model
+from affectnet_plus.modeling import read_config, read_model
 from affectnet_plus.training.soft_labels.calibration import class_frequencies, prior_numbers, reexpress
 from affectnet_plus.training.soft_labels.fusion import calibrate_to
 
