@@ -199,7 +199,11 @@ def test_bare_names_that_two_splits_share_are_refused(truth, release, tmp_path):
         (lambda t: t.rename(columns={"AU12": "AU06"}), ["2 columns AU06"]),
         (
             lambda t: pd.concat([t[["input"]], *(t["AU12"].rename(f"AU0{n}_r") for n in range(1, 9))], axis=1),
-            ["AU03 or AU08", "OpenFace 3", "AU01_c, AU02_c, AU04_c, AU06_c, AU09_c, AU12_c, AU25_c, AU26_c"],
+            [
+                "AU03 or AU08, which no tool detects: perhaps OpenFace 3",
+                "suggests AU01_c, AU02_c, AU04_c, AU06_c, AU09_c, AU12_c, AU25_c, AU26_c, other sources differ",
+                "Name the columns",
+            ],
         ),
         (lambda t: t[["input"]].assign(AU45=1.0), ["none of the experts' action units"]),
         (None, ["cannot be read", "no_such.csv"]),

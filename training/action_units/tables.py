@@ -20,8 +20,9 @@ _SPLITS = {
 _SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names}
 _STRONGEST = 5  # FACS intensities go from 0 to 5 (E)
 _PRESENT = 1 / _STRONGEST  # the weakest (A)
-# Of OpenFace 3, whose eight outputs have no names: DISFA's, in this order (its training script picks them by their
-# places in the alphabet: au1, au12, au15, ...); they say whether a unit is present.
+# What the eight outputs of OpenFace 3, which have no names and say whether a unit is present, may be: DISFA's units in
+# this order. Inferred, not known: its training script (which picks them by their places in the alphabet: au1, au12,
+# au15, ...) and one wrapper agree, two other sources do not.
 _OF_OPENFACE_3 = (1, 2, 4, 6, 9, 12, 25, 26)
 
 
@@ -174,8 +175,9 @@ def _units_of(name: str, table: pd.DataFrame) -> tuple[str, dict[int, str], dict
         if {3, 8} & {*intensities, *presences}:
             names = ", ".join(f"AU{unit:02d}_c" for unit in _OF_OPENFACE_3)
             raise ValueError(
-                f"{name} has AU03 or AU08, which no tool detects: OpenFace 3's eight outputs, numbered as if they were "
-                f"units. Rename them, in their order, to {names} (DISFA's units, present or not)."
+                f"{name} has AU03 or AU08, which no tool detects: perhaps OpenFace 3's eight outputs, numbered. It "
+                f"does not name them; its training script suggests {names}, other sources differ. Name the columns "
+                "after the units that they are."
             )
         if intensities or presences:
             return source, intensities, presences
