@@ -1,8 +1,11 @@
 """evaluate_model.py as people run it: figures, intervals, slices and the page, of our models and of other people's."""
 
 import json
+import multiprocessing
+import os
 import re
 import shutil
+import signal
 import sys
 
 import numpy as np
@@ -13,7 +16,13 @@ import torch
 from huggingface_hub import ModelCard
 from runs import train
 from sklearn.metrics import accuracy_score, f1_score, recall_score
-from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification, ViTImageProcessor
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import SoftFerConfig, SoftFerForImageClassification
@@ -216,6 +225,36 @@ def test_figures_go_into_the_card_and_stay_when_it_is_saved_again(faces, theirs,
         cwd=tmp_path, expect=2,
     )  # fmt: skip
     assert "--update_card is for a folder of one of our models" in said
+
+
+def test_two_that_update_one_card_at_once_are_kept_apart(faces, report, tmp_path):
+    folder = shutil.copytree(faces / "ours", tmp_path / "ours")
+    config, result = AutoConfig.from_pretrained(folder), json.loads((report / "metrics.json").read_text())
+
+    def update(rows: int, stops: bool) -> None:
+        def stop(event, args):  # in the middle of it
+            if event == "os.rename" and str(args[0]).endswith(".writing"):
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+        if stops:
+            sys.addaudithook(stop)
+        evaluate_model.update_card(folder, result | {"rows": rows}, config)
+
+    start = multiprocessing.get_context("fork").Process
+    first, second = (start(target=update, args=(rows, stops)) for rows, stops in ((60, True), (80, False)))
+    first.start()
+    os.waitpid(first.pid, os.WUNTRACED)
+    second.start()
+    second.join(1)
+    waits = second.is_alive()
+    os.kill(first.pid, signal.SIGCONT)
+    assert waits
+    for process in (first, second):
+        process.join()
+        assert process.exitcode == 0
+    assert AutoConfig.from_pretrained(folder).evaluation["rows"] == 80
+    assert ModelCard.load(folder / "README.md").data.eval_results[0].dataset_name.endswith(", 80 faces")
+    assert {path.name for path in folder.iterdir()} - {path.name for path in (faces / "ours").iterdir()} == {".lock"}
 
 
 @pytest.mark.parametrize(

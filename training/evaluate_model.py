@@ -47,7 +47,7 @@ from affectnet_plus.training.arguments import (
 )
 from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, read_soft_labels
 from affectnet_plus.training.loop import as_main_process, check_outputs, main_process_prepares, predict
-from affectnet_plus.training.loop.folders import locked_for_reading, locked_if_shared, written_beside
+from affectnet_plus.training.loop.folders import locked, locked_for_reading, written_beside
 from affectnet_plus.training.metrics import nan_to_none
 from affectnet_plus.training.metrics.evaluation import measure
 from affectnet_plus.training.reports import write_report
@@ -250,7 +250,7 @@ def update_card(folder: Path, result: dict, measured) -> None:
     Raises:
         OSError: the folder holds another model by now.
     """
-    with locked_if_shared(folder):
+    with locked(folder):  # another run may put its own figures there
         config = read_config(folder)
         if (config.training, config.id2label) != (measured.training, measured.id2label):
             raise OSError(f"--update_card: the model in {folder} was replaced while it was measured: measure it again.")
