@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,12 +45,14 @@ LIMITS = "Scores describe how faces look to annotators, not what people feel. Do
 _TEMPLATES = {
     "app.py": '''"""affectnet-plus app, as a Space."""
 
+import contextlib
 import os
 from pathlib import Path
 
 from affectnet_plus.inference.app import app
 
-app({named}host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
+with contextlib.suppress(KeyboardInterrupt):
+    app({named}host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
 ''',
     "requirements.txt": "affectnet-plus[{extras}]=={version}\n",
     "README.md": """---
@@ -115,6 +118,7 @@ def app(
     Raises:
         ValueError: the model, the detector or the address is none, or the folder is not empty.
         ImportError: what they need is not installed.
+        KeyboardInterrupt: it was interrupted, or told to end by SIGTERM.
     """
     if export:
         others = {"device": device, "face_detector": face_detector != "default", "host": host != LOOPBACK, "port": port}
@@ -138,7 +142,12 @@ def app(
                 f"Everybody who reaches this machine can use the page: leave out --host {host} to keep it to yourself."
             )
         print(f"{address} (Ctrl-C ends it)", flush=True)
-        page.block_thread()
+        try:
+            threading.Event().wait()  # Gradio's `block_thread` hides how it ended
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):  # once is enough
+                signal.signal(number, signal.SIG_IGN)
+            page.close(verbose=False)
 
 
 def build(fer: Any) -> gr.Blocks:

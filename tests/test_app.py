@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -76,6 +77,22 @@ class Server:
     def end(self) -> None:
         self.process.terminate()
         self.process.wait(20)
+
+
+def test_an_interrupt_ends_it_with_one_line_and_leaves_nothing(tmp_path):
+    server = Server(["-c", SERVER, "app", "--port", free_port()], tmp_path / "log", TMPDIR=str(tmp_path))
+    before = server.said()
+    with urllib.request.urlopen(server.url) as answer:
+        assert answer.status == 200
+    for _ in range(2):  # the impatient
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    assert server.process.wait(30) == 130
+    said = [line for line in server.said().removeprefix(before).splitlines() if "connects to" not in line]
+    assert said == ["affectnet-plus: interrupted. The page is closed."]
+    with pytest.raises(OSError):
+        urllib.request.urlopen(server.url)
+    assert not [path for path in tmp_path.iterdir() if "affectnet" in path.name]
 
 
 @pytest.fixture(scope="module")
