@@ -266,6 +266,8 @@ def test_two_that_update_one_card_at_once_are_kept_apart(faces, report, tmp_path
         (["--model", "nowhere"], "--model nowhere is no folder with a model"),
         (["--eval_split_name", "test"], "no split 'test'"),
         (["--expressions", "happy"], "only one"),
+        (["--num_faces", "2", "2"], "--num_faces takes one value here, and 2 is one more: leave the others out."),
+        (["--no_such_flag", "2"], "There is no flag --no_such_flag: see --help."),
         (["--dataset_name", "X"], "--dataset_name any other dataset: give one of them"),
         (["--expressions", "happy", "bored"], "No expression is known by the name 'bored'"),
         (["--model", "", "--update_card"], "--update_card is for a --model of your own"),

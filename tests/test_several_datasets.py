@@ -1,6 +1,7 @@
 """Training on several datasets at once: matched by name; what one does not know counts for nothing there."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from transformers import AutoConfig
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS
 from affectnet_plus.modeling import SoftFerConfig
-from affectnet_plus.training import experts, train_ebc, train_soft_fer
+from affectnet_plus.training import evaluate_model, experts, label, train_ebc, train_soft_fer
 from affectnet_plus.training.arguments import TrainingDataArguments
 from affectnet_plus.training.experts.warm_start import softmax_loss
 from affectnet_plus.training.faces import load_splits
@@ -31,7 +32,7 @@ def raf(tmp_path_factory):
             (folder / split / name).mkdir(parents=True)
             for i in range(number):
                 face = Image.fromarray(rng.normal(30 * level + 20, 6, (24, 24)).astype(np.uint8))
-                face.save(folder / split / name / f"{i}.png")
+                face.save(folder / split / name / f"{split}_{name}_{i}.png")
     return folder
 
 
@@ -94,14 +95,38 @@ def test_experts_and_networks_are_trained_on_both_and_say_so(ferplus, raf, tmp_p
     assert json.loads((tmp_path / "student/metrics.json").read_text())["rows"] == 108
 
 
+def test_au_experts_are_trained_on_both_with_and_without_a_table(ferplus, raf, tmp_path):
+    args = [*EXPERTS, "--warm_start_epochs", 0, "--backbone", "test_resnet", "--dataset_name", ferplus, raf]
+    run = partial(train, *args, script="train_au.py", cwd=tmp_path)
+    run("--expressions", "happy", "contempt", "--output_dir", "au")
+    records = AutoConfig.from_pretrained(tmp_path / "au").training
+    assert {record["au_labels"] for record in records.values()} == {"EMFACS prototypes"}
+    assert all(0 <= auroc <= 1 for record in records.values() for auroc in record["au_auroc"].values())
+    for record in records.values():
+        assert record["rows_by_dataset"] == {"ferplus": 160, "raf": 84} and record["data"] == "ferplus + raf"
+
+    rows = [("train", str(i)) for i in range(160)] + [("validation", str(i)) for i in range(80)]
+    rows += [("train", f"train_{name}_{i}.png") for name in LABEL_ORDERS["raf-db"] for i in range(12)]
+    table = [f"{split},{file},{i % 2},{i % 3 // 2}" for i, (split, file) in enumerate(rows)]
+    (tmp_path / "units.csv").write_text("\n".join(["split,file_name,AU06,AU12", *table]))
+    said = run("--expressions", "happy", "--output_dir", "table", "--au_labels", "units.csv")
+    assert "244 of 244 rows of train found" in said and "80 of 108 rows of validation found; 28 not found" in said
+    record = AutoConfig.from_pretrained(tmp_path / "table").training["happy"]
+    assert record["au_labels"] == "units.csv (py-feat)" and record["rows_by_dataset"] == {"ferplus": 160, "raf": 84}
+    assert record["au_auroc"].keys() == {"AU6", "AU12", "AU25"} and record["au_auroc"]["AU25"] is None
+
+
 @pytest.mark.parametrize(
     ("script", "flags", "says"),
     [
         (train_ebc, ["--label_column_name", "emotion"], "ferplus: No column 'emotion' in train"),
         (train_ebc, ["--dataset_config_name", "default"], "--dataset_config_name is of one dataset"),
+        (train_ebc, ["--dataset_name", "again"], "--dataset_name is given twice: give it once, with the names of all"),
         (train_soft_fer, ["--soft_labels", "soft"], "--soft_labels and --by_subset are of one dataset"),
+        (evaluate_model, [], "--dataset_name takes one value here, and RAF is one more: run this once for each"),
+        (label, ["--model", "m"], "--dataset_name takes one value here, and RAF is one more: run this once for each"),
     ],
 )
 def test_what_is_of_one_dataset_is_refused(script, flags, says, ferplus, raf, tmp_path, monkeypatch, capsys):
     said = refused(script, ["--dataset_name", ferplus, raf, *flags], tmp_path / "m", monkeypatch, capsys)
-    assert says in said and len(said) < 300
+    assert says.replace("RAF", str(raf)) in said and len(said) < 300

@@ -1,6 +1,7 @@
 """The command line, or a YAML or JSON file in its place, and how a script ends at what the user can mend."""
 
 import ctypes
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from affectnet_plus.modeling import DamagedError, ImageError
-from affectnet_plus.releases.files import check_utf8
+from affectnet_plus.releases.files import check_utf8, shortened
 from affectnet_plus.releases.processes import ignore_interrupts, interruptible
 from affectnet_plus.releases.writing import causes, is_no_room, no_room
 
@@ -37,7 +38,11 @@ def parse_arguments(*dataclass_types, description: str):
     try:
         if len(words) == 1 and words[0].endswith((".yaml", ".yml", ".json")):
             words = _words_of_file(words[0])
-        groups = parser.parse_args_into_dataclasses(words)
+        *groups, unused = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+        if words.count("--dataset_name") > 1:
+            raise ValueError("--dataset_name is given twice: give it once, with the names of all datasets after it.")
+        if unused:
+            raise ValueError(_of_unused(unused[0], words))
         flags = {name: value for group in groups for name, value in vars(group).items()}
         for name, value in flags.items():
             if isinstance(value, float) and not abs(value) <= _MOST:
@@ -49,6 +54,19 @@ def parse_arguments(*dataclass_types, description: str):
         return groups
     except (ValueError, OSError) as error:
         exit_with_error(error)
+
+
+def _of_unused(word: str, words: list[str]) -> str:
+    """What is said of a word of the command line that no flag has taken."""
+    flag = ""
+    for before, here in itertools.pairwise(["", *words]):
+        flag = before if before.startswith("--") else flag
+        if here == word and not before.startswith("--"):
+            break
+    if word.startswith("--") or not flag:
+        return f"There is no flag {shortened(word)}: see --help."
+    cure = "run this once for each dataset" if flag == "--dataset_name" else "leave the others out"
+    return f"{flag} takes one value here, and {shortened(word)} is one more: {cure}."
 
 
 def _words_of_file(path: str) -> list[str]:

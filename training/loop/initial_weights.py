@@ -110,7 +110,7 @@ def _own_folder(path: Path, number: int, backbones: list[str], settings: dict) -
 
 def _read(path: Path, settings: dict, wanted) -> dict:
     config = _config_in(path)
-    file = path / config.get("transformers_weights", _WEIGHTS) if path.is_dir() else path
+    file = path / (config.get("transformers_weights") or _WEIGHTS) if path.is_dir() else path
     if not file.is_file():
         folds = ", which has folds: give --num_folds as well" if list(path.glob("fold-*")) else ""
         raise ValueError(f"--init_from {path}: no {_WEIGHTS} there{folds}.")
@@ -122,7 +122,7 @@ def _read(path: Path, settings: dict, wanted) -> dict:
     if config:  # ours, or one of timm's own folders
         _check_left_out(path, config.get("training") or {}, settings)
         if config.get("activation", "softmax") == "softmax":  # others than ours do not say
-            expressions = list(config.get("id2label", {}).values())
+            expressions = list((config.get("id2label") or {}).values())
         sampler = (config.get("training") or {}).get("all", {}).get("sampler", sampler)
         if str(config.get("model_type")).startswith("affectnet_plus"):
             _check_input(path, config, wanted)
