@@ -148,12 +148,11 @@ class Split:
 
     def scaled_image(self, row: int, size: tuple[int, int]) -> Image.Image:
         """The same, of this (width, height); decoded once where there is a cache of that size."""
-        cache = self.cache if self.cache is not None and self.cache.size == size else None
-        if cache is not None and (face := cache.read(row)) is not None:
-            return face
-        face = self.image(row).resize(size, RESAMPLING)
-        if cache is not None:
-            cache.write(row, face)
+        if self.cache is None or self.cache.size != size:
+            return self.image(row).resize(size, RESAMPLING)
+        if (face := self.cache.read(row)) is None:
+            face = self.image(row).resize(size, RESAMPLING)
+            self.cache.write(row, face)
         return face
 
 
