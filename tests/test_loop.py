@@ -345,9 +345,8 @@ def test_a_rank_with_a_broken_image_ends_all(ferplus, launched, tmp_path):
     assert process.returncode != 0 and "not a readable image" in said
 
 
-@pytest.mark.parametrize("jobs", ["ddp", "expressions"])
-def test_a_rank_that_is_killed_ends_all(jobs, ferplus, launched, tmp_path):
-    process = launched(ferplus, "--jobs", jobs, "--expressions", "sad", "fear")
+def test_a_rank_that_is_killed_ends_all_with_networks_of_their_own_too(ferplus, launched, tmp_path):
+    process = launched(ferplus, "--jobs", "expressions", "--expressions", "sad", "fear")
     while not list(tmp_path.glob("ebc/checkpoint-*")) and process.poll() is None:
         time.sleep(0.05)
     (rank,) = [p for p in psutil.Process(process.pid).children() if p.environ().get("RANK") == "1"]
