@@ -47,7 +47,7 @@ from affectnet_plus.training.arguments import (
     run_script,
 )
 from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, loader_settings, read_soft_labels
-from affectnet_plus.training.loop import as_main_process, check_outputs, main_process_prepares, predict
+from affectnet_plus.training.loop import as_main_process, check_outputs, once_per_machine, predict
 from affectnet_plus.training.loop.folders import locked, locked_for_reading, written_beside
 from affectnet_plus.training.metrics import nan_to_none
 from affectnet_plus.training.metrics.evaluation import measure
@@ -116,8 +116,8 @@ def main():
         accelerator = Accelerator(cpu=args.use_cpu)
         with locked_for_reading(accelerator, Path(args.model)):
             loaded = load_model(args)
-        with main_process_prepares(accelerator):  # the others find the cache
-            split = load_split(data_args, data_args.eval_split_name, args.max_samples, with_soft_labels=True)
+        load = partial(load_split, data_args, data_args.eval_split_name, args.max_samples, with_soft_labels=True)
+        split = once_per_machine(accelerator, load)
         known = known_truth(split, data_args)
         if args.soft_labels:
             known = read_soft_labels(args.soft_labels, split), "the soft label of label.py"

@@ -47,7 +47,7 @@ from affectnet_plus.training.loop import (
     as_main_process,
     cache_faces,
     check_outputs,
-    main_process_prepares,
+    once_per_machine,
     predict,
     share_contents,
 )
@@ -183,11 +183,8 @@ def main():
                 f"--write_release: a release has eight scores a face, and these experts do not know "
                 f"{', '.join(unknown)}: leave the flag out, or train those experts, too."
             )
-        with main_process_prepares(accelerator):  # the others find the cache
-            splits = load(data_args, args)
-            evaluation = load_evaluation(data_args) if args.ebc or args.prior_precision == "fit" else None
-            prior = prior_of_labels(args, prior_of(folds), lambda split: labels_of(data_args, folds, split, evaluation))
-            known = known_rows(data_args, args, folds, splits)
+        load_all = partial(load, data_args, args, folds)
+        splits, evaluation, prior, known = once_per_machine(accelerator, load_all)
         settings = label_settings(data_args, args, splits, folds, accelerator, prior)
         if args.prior_precision == "fit":
             check_votes(data_args, evaluation)
@@ -266,7 +263,16 @@ def begin(locks: ExitStack, args, output_dir: Path, settings: dict, splits: list
     return settings
 
 
-def load(data_args, args) -> list[Split]:
+def load(data_args, args, folds: dict) -> tuple[list[Split], Split | None, np.ndarray | None, Split | None]:
+    """The rows to label; those to fuse or fit on, where that is to be done; the prior (8,); and the rows that the
+    experts in these folds were trained on, where they are known."""
+    splits = rows_to_label(data_args, args)
+    evaluation = load_evaluation(data_args) if args.ebc or args.prior_precision == "fit" else None
+    prior = prior_of_labels(args, prior_of(folds), lambda split: labels_of(data_args, folds, split, evaluation))
+    return splits, evaluation, prior, known_rows(data_args, args, folds, splits)
+
+
+def rows_to_label(data_args, args) -> list[Split]:
     """The rows to label."""
     if args.image_dir:
         if not args.model:

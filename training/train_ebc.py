@@ -63,7 +63,7 @@ def main():
         with loop.main_process_prepares(accelerator):  # the others find the cache
             if ebc_args.pretrained:
                 BinaryEnsemble(config, pretrained=True)
-            train, evaluation = load_splits(data_args)
+        train, evaluation = loop.once_per_machine(accelerator, partial(load_splits, data_args))
         loop.cache_faces(accelerator, [train, evaluation], config.image_size, args.cache_images)
         config = experts.fit_to_data(config, ebc_args, train.expressions)
         frequencies = {

@@ -95,11 +95,13 @@ def main():
         with loop.main_process_prepares(accelerator):  # the others find the cache
             if model_args.pretrained:
                 create_backbone(config.backbone, len(EXPRESSIONS), config.network_size, pretrained=True)
-            train, evaluation = load_splits(
-                data_args,
-                with_soft_labels=model_args.target != "hard",
-                without_class=model_args.target in ("soft", "distribution"),
-            )
+        load = partial(
+            load_splits,
+            data_args,
+            with_soft_labels=model_args.target != "hard",
+            without_class=model_args.target in ("soft", "distribution"),
+        )
+        train, evaluation = loop.once_per_machine(accelerator, load)
         loop.cache_faces(accelerator, [train, evaluation], config.image_size, args.cache_images)
         if len(data_args.sources()) > 1 and (model_args.soft_labels or model_args.by_subset):
             raise ValueError("--soft_labels and --by_subset are of one dataset, and several are named: leave them out.")

@@ -66,12 +66,17 @@ def _check_name(folder: str) -> None:
 
 
 def load_split(
-    args, split: str, max_samples: int | None = None, with_soft_labels: bool = False, without_class: bool = False
+    args,
+    split: str,
+    max_samples: int | None = None,
+    with_soft_labels: bool = False,
+    without_class: bool = False,
+    loaded: dict[str, datasets.DatasetDict] | None = None,
 ) -> Split:
     """Load what `DataArguments` name; raises `ValueError` where the columns or class names do not fit. Where rows have
     shares in place of a label, those of which none is the highest are left out, but `without_class`. Of several
-    datasets all rows, the first `max_samples` of each."""
-    how, parts = (split, max_samples, with_soft_labels, without_class), {}
+    datasets all rows, the first `max_samples` of each. `loaded` keeps what was loaded, for other splits of it."""
+    how, parts = (split, max_samples, with_soft_labels, without_class, {} if loaded is None else loaded), {}
     sources = args.sources()
     if len(sources) == 1:
         return _load_one(sources[0], *how)
@@ -85,8 +90,13 @@ def load_split(
     return joined(parts)
 
 
-def _load_one(args, split: str, max_samples: int | None, with_soft_labels: bool, without_class: bool) -> Split:
-    dataset = load_rows(args)
+def _load_one(
+    args, split: str, max_samples: int | None, with_soft_labels: bool, without_class: bool, loaded: dict
+) -> Split:
+    source = repr(args)
+    if source not in loaded:  # finding out whether a release is in the cache looks at all of its files
+        loaded[source] = load_rows(args)
+    dataset = loaded[source]
     if split not in dataset:
         raise ValueError(
             f"The dataset has no split {split!r}, only {', '.join(dataset)}: see the flags that end in split_name."
@@ -114,7 +124,7 @@ def _load_one(args, split: str, max_samples: int | None, with_soft_labels: bool,
         soft_labels = _soft_labels(rows, args, ours, to_ours) if with_soft_labels else None
         known |= False if soft_labels is None else ~np.isnan(soft_labels)
     ids, names = ids[: len(rows)], names[: len(rows)]
-    loaded = Split(split, images, ours, soft_labels, ids, names, id_source, _metadata(rows), known=known)
+    found = Split(split, images, ours, soft_labels, ids, names, id_source, _metadata(rows), known=known)
     if (unclear := np.flatnonzero(ours < 0)).size and not without_class:
         warnings.warn(
             f"{unclear.size} rows of {split}, first {unclear[0]}, are left out: no one of their shares is the highest.",
@@ -122,16 +132,17 @@ def _load_one(args, split: str, max_samples: int | None, with_soft_labels: bool,
         )
         if unclear.size == len(rows):
             raise ValueError(f"No row of {split} has one share that is the highest: there is no class to go by.")
-        loaded = loaded.select(np.flatnonzero(ours >= 0))
-    return without_broken_images(loaded) if args.dataset_name and args.on_error == "skip" else loaded
+        found = found.select(np.flatnonzero(ours >= 0))
+    return without_broken_images(found) if args.dataset_name and args.on_error == "skip" else found
 
 
 def load_splits(args, with_soft_labels: bool = False, without_class: bool = False) -> tuple[Split, Split]:
     """The rows to train on, as `load_split` has them, and those to calibrate and measure on. Those are perhaps
     first opened when training is over, so their images are looked at here; a release's are when it is indexed.
     """
-    train = load_split(args, args.train_split_name, args.max_train_samples, with_soft_labels, without_class)
-    evaluation = load_split(args, args.eval_split_name, args.max_eval_samples, with_soft_labels=True)
+    loaded: dict[str, datasets.DatasetDict] = {}
+    train = load_split(args, args.train_split_name, args.max_train_samples, with_soft_labels, without_class, loaded)
+    evaluation = load_split(args, args.eval_split_name, args.max_eval_samples, with_soft_labels=True, loaded=loaded)
     if args.dataset_name and args.on_error == "raise":
         for problem in broken_images(evaluation).values():
             raise ValueError(f"{problem} --on_error skip leaves broken images out.")

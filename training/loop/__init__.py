@@ -4,5 +4,12 @@ from .evaluation import evaluate_folder, one_vs_rest
 from .fit import Job, fit
 from .jobs import Share, share_of_jobs
 from .predict import check_outputs, predict
-from .processes import as_main_process, cache_faces, create_accelerator, main_process_prepares, share_contents
+from .processes import (
+    as_main_process,
+    cache_faces,
+    create_accelerator,
+    main_process_prepares,
+    once_per_machine,
+    share_contents,
+)
 from .runs import Run, create_private_repo, finish_runs, plan_runs, start_trackers

@@ -97,22 +97,33 @@ def cache_faces(accelerator: Accelerator, splits: Sequence[Split], image_size: i
     splits, size = [split for split in splits if len(split)], (image_size, image_size)
     if where == "no" or not splits:
         return
-    caches, told = [], None
+    caches: list = []
+
+    def create() -> list[tuple]:
+        caches.extend(create_caches(splits, size, where))
+        return [(cache.path, size, cache.states) for cache in caches]
+
+    for split, to_open in zip(splits, once_per_machine(accelerator, create), strict=True):
+        split.cache = open_cache(*to_open)
+    accelerator.wait_for_everyone()  # until then `caches` are open
+
+
+def once_per_machine(accelerator: Accelerator, decide: Callable):
+    """What `decide` gives on one process of each machine, of which the main process goes first and may take days; or
+    the error that it raises there, on all."""
+    answer = None
     with main_process_prepares(accelerator):
         if accelerator.is_local_main_process:
             try:
-                caches = create_caches(splits, size, where)
-                told = [(cache.path, size, cache.states) for cache in caches]
-            except (ValueError, OSError) as error:
-                told = error
+                answer = decide()
+            except (ValueError, OSError, ImportError) as error:
+                answer = ValueError(str(error))
     machine = socket.gethostname()
-    of_machines = [(name, answer) for name, answer in gather_object([(machine, told)]) if answer is not None]
-    for _, answer in of_machines:
+    answers = dict(gather_object([(machine, answer)] if accelerator.is_local_main_process else []))
+    for answer in answers.values():
         if isinstance(answer, Exception):
             raise answer
-    for split, to_open in zip(splits, dict(of_machines)[machine], strict=True):
-        split.cache = open_cache(*to_open)
-    accelerator.wait_for_everyone()  # until then `caches` are open
+    return answers[machine]
 
 
 def as_main_process(accelerator: Accelerator, decide: Callable):
