@@ -87,7 +87,7 @@ def _zip64(volume: Volume, position: int) -> End | None:
     if not record.startswith(b"PK\6\6"):
         return None
     _, _, _, _, disk, table_disk, _, count, size, offset = _END_64.unpack(record)
-    return End(place, disk, table_disk, count, size, offset)
+    return End(place, disk, table_disk, count, min(size, _MOST), min(offset, _MOST))
 
 
 def members(volume: Volume, end: End) -> Iterator[Member]:
@@ -118,7 +118,7 @@ def members(volume: Volume, end: End) -> Iterator[Member]:
         if 0xFFFFFFFF in (size, length, offset) or disk == 0xFFFF:
             length, size, offset, disk = _large(block[extra : extra + extra_size], length, size, offset, disk)
         offset = volume.offset_of(disk, offset) + before
-        yield Member(block[start:extra], *(min(n, _MOST) for n in (offset, size, length)), crc, method, flags)
+        yield Member(block[start:extra], offset, size, length, crc, method, flags)
         found += 1
     if found & 0xFFFF != end.num_members & 0xFFFF:  # writers without Zip64 count no further
         raise ReleaseError(damaged)
@@ -137,7 +137,7 @@ def _large(extra: bytes, *values: int) -> list[int]:
                     place += width
             break
         place += size
-    return numbers
+    return [min(number, _MOST) for number in numbers]
 
 
 def content_of(volume: Volume, offset: int, size: int, length: int, crc: int, method: int, name: bytes) -> bytes:
