@@ -1,6 +1,7 @@
 """`affectnet-plus app`: faces in photographs and videos, looked at in a browser. Nothing leaves the machine."""
 
 import base64
+import contextlib
 import io
 import ipaddress
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +70,7 @@ Finds the faces in a photograph or a video and says how far each of eight expres
 }
 _SECONDS_KEPT = 3600  # of uploads and what is made of them
 _PORTRAIT = 144  # pixels
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _HEIGHT = "min(380px, 75vw)"
 
 
@@ -127,8 +130,8 @@ def app(
         return _export(Path(export), model)
     _check_address(host, port)
     fer = pipeline_of(model, device, face_detector=face_detector)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # pictures do not stay behind then, either
-    with tempfile.TemporaryDirectory(prefix="affectnet-plus-") as folder:
+    with _handlers_restored(), tempfile.TemporaryDirectory(prefix="affectnet-plus-") as folder:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # pictures do not stay behind then, either
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         page = build(fer)
         *_, address, _ = page.launch(
@@ -145,9 +148,19 @@ def app(
         try:
             threading.Event().wait()  # Gradio's `block_thread` hides how it ended
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):  # once is enough
+            for number in _ENDING:  # once is enough: nothing cuts the clearing away short
                 signal.signal(number, signal.SIG_IGN)
             page.close(verbose=False)
+
+
+@contextlib.contextmanager
+def _handlers_restored() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def build(fer: Any) -> gr.Blocks:
