@@ -4,10 +4,9 @@
     python benchmarks/shared_backbones.py RUNS --seed 1
 
 On a synthetic release, all from one warm start: networks for each expression, as the paper has it; shared backbones for
-as many epochs (half the samples), and for as many samples; and without a warm start, for a fifth of the samples of the
-first of them and its warm start. What is done already is not done again. Seconds are those of the processor, so that
-other work beside hardly counts. How long a face takes is measured on backbones of full size with random weights, EBC
-and AU experts fused, 224 px, one thread, in turn in one process.
+as many epochs (half the samples), and for as many samples. What is done already is not done again. Seconds are those of
+the processor, so that other work beside hardly counts. How long a face takes is measured on backbones of full size with
+random weights, EBC and AU experts fused, 224 px, one thread, in turn in one process.
 """
 
 import argparse
@@ -35,13 +34,7 @@ RECIPE = ["--image_size", 48, "--per_image_standardization", "--per_device_train
 RECIPE += ["--backbones", "test_resnet", "test_resnet"]
 PRIOR = ["--prior", "validation"]  # the rows that are measured
 SHARED = ["--share_backbones"]
-COLD = [*SHARED, "--warm_start_epochs", 0, "--learning_rate", 4e-3]  # that of warm starts
-MODES = {  # flags, epochs of experts
-    "own": ([], EXPERTS),
-    "shared": (SHARED, EXPERTS),
-    "shared_as_long": (SHARED, 2 * EXPERTS),
-    "shared_cold": (COLD, (WARM_START + 2 * EXPERTS) / 5),
-}
+MODES = {"own": ([], EXPERTS), "shared": (SHARED, EXPERTS), "shared_as_long": (SHARED, 2 * EXPERTS)}  # flags, epochs
 
 
 def main():
@@ -63,8 +56,7 @@ def main():
     result |= {"seconds_of_one_step": seconds(one_step), "rounds": args.rounds}
     evaluation = with_truth(rows["validation"], data)
     for mode, (flags, epochs) in MODES.items():
-        from_start = [] if flags is COLD else ["--init_from", start]
-        path = train(run, mode, [*flags, *PRIOR, *from_start], epochs)
+        path = train(run, mode, [*flags, *PRIOR, "--init_from", start], epochs)
         of_mode = {"epochs": epochs, "samples": samples(path), "seconds": seconds(path)}
         result["modes"][mode] = of_mode | measured(path, evaluation)
     result["speed"] = speed(args.rounds)

@@ -75,7 +75,6 @@ SHARED_MODES = {  # of benchmarks/shared_backbones.py
     "own": "a network for each expression",
     "shared": "shared, as many epochs",
     "shared_as_long": "shared, as many samples",
-    "shared_cold": "shared, no warm start",
 }
 SINGLE = {  # measured once; what a missing one would say
     "bundled_model": "the bundled model beside the network of `fer`",
