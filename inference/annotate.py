@@ -30,7 +30,9 @@ def annotated(image: Image.Image | np.ndarray, answers: list[dict], bars: bool =
     draw = ImageDraw.Draw(picture, "RGBA")
     size = max(9, round(min(picture.size) / (40 if bars else 25)))
     font = ImageFont.load_default(size)
-    boxes, titles, taken = [], [], []
+    boxes: list[tuple] = []
+    taken: list[tuple] = []
+    titles = []
     for answer in answers:
         box = answer.get("box") or {"x": 0, "y": 0, "width": picture.width - 1, "height": picture.height - 1}
         boxes.append((box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]))

@@ -172,15 +172,19 @@ def forks_end_with_this() -> Iterator[None]:
     """The same for processes that `datasets` forks meanwhile: none outlives this one or is left, none minds Ctrl-C."""
     global _life_line
     others = set(multiprocess.active_children())
-    _life_line = os.pipe()
+    _life_line, interrupted = os.pipe(), False
     try:
         with interruptible():
             yield
+    except KeyboardInterrupt:
+        interrupted = True
+        raise
     finally:
-        reading, writing = _life_line
-        _life_line = None
-        os.close(reading)
-        os.close(writing)
+        if not interrupted:  # else a pool that was half made has a thread which forks anew what is killed
+            reading, writing = _life_line
+            _life_line = None
+            os.close(reading)
+            os.close(writing)
         for child in set(multiprocess.active_children()) - others:  # of a pool that was interrupted while it was made
             child.kill()
 

@@ -99,7 +99,9 @@ def _decompressed(opened: Callable, volume: Volume) -> Iterator[bytes]:
                     break
                 yield block
     except _BROKEN as error:
-        reason = f"cannot be read ({error.strerror})" if getattr(error, "errno", 0) else "is cut off or damaged"
+        reason = "is cut off or damaged"
+        if isinstance(error, OSError) and error.errno:
+            reason = f"cannot be read ({error.strerror})"
         raise ReleaseError(f"{volume} {reason}: download it again.") from None
     if num_bytes > _MOST_TIMES * volume.size + _BLOCK:
         raise ReleaseError(f"{volume} becomes more than {_MOST_TIMES} times as large: it is not what it should be.")
