@@ -47,7 +47,7 @@ def test_an_installation_takes_no_other_name(stranger, wheel, tmp_path):
     with zipfile.ZipFile(wheel) as files:
         files.extractall(tmp_path / "site")
     names = {path.name for path in (tmp_path / "site").iterdir() if path.suffix != ".dist-info"}
-    assert names == {"affectnet_plus.py", "affectnet_plus"}
+    assert names == {"affectnet_plus.py", "affectnet_plus", "affectnet_plus_cli"}
     own = tmp_path / "own"
     (own / "training").mkdir(parents=True)
     (own / "modeling.py").write_text("name = 'my own'")
