@@ -83,7 +83,7 @@ SINGLE = {  # measured once; what a missing one would say
     "ebc_on_synthetic": "AUROC of an EBC on the synthetic release, beside one trained on shuffled labels",
     "synthetic_faces": "whether a face detector finds the drawn faces, and how fast they are drawn",
     "jobs": "two processes that share out experts, beside one with two threads",
-    "training_speed": "training beside timm's `train.py` and the bare step",
+    "training_speed": "training beside timm's training script and the bare step",
     "labelling_speed": "labelling by a full-size EBC beside stock pipelines",
     "pipeline_speed": '`pipeline("soft-fer")` beside the bare model',
     "scaling": "what the paper's networks cost, and streaming beside rows by number",

@@ -29,7 +29,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 CAMERA = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a test picture
 PATIENCE = 30_000  # milliseconds
 WITHOUT_TORCH = """
-import sys
+import signal, sys
 sys.modules.update(dict.fromkeys(["torch", "torchvision", "timm", "transformers"]))  # each import fails
 """
 # It says on standard output how often the network ran and where it connects to.
@@ -48,6 +48,7 @@ def run_network(self, pixel_values, run=OnnxPipeline.run_network):
     return run(self, pixel_values)
 
 sys.addaudithook(note)
+import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests were started by
 OnnxPipeline.run_network = run_network
 main(sys.argv[1:])
 """
