@@ -48,7 +48,7 @@ def run_network(self, pixel_values, run=OnnxPipeline.run_network):
     return run(self, pixel_values)
 
 sys.addaudithook(note)
-import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests were started by
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests were started by
 OnnxPipeline.run_network = run_network
 main(sys.argv[1:])
 """
