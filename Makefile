@@ -70,9 +70,10 @@ test: .venv/installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 	$(SAY) "All tests passed."
 
-# What takes a minute or more each: kills of long commands, a minute of torture, the notebook from top to bottom.
+# What takes a minute or more each: kills of long commands, a minute of torture, the notebook from top to bottom (a
+# quarter of an hour; WITHOUT="--ignore tests/test_tour.py" leaves it out).
 test-slow: .venv/installed
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile $(WITHOUT)
 
 # What docs/reliability.md promises, tried at random moments: 50 minutes. A full disk is tried by root only.
 torture: .venv/installed
