@@ -63,8 +63,8 @@ def measure(kind: str, folder: Path, args) -> dict:
     timm += ["--batch-size", batch, "--workers", 2, "--opt", "adamw", "--device", "cpu", "--num-classes", 8]
     timm += ["--output", folder / "timm", "--warmup-epochs", 0]
 
-    def rate(command: list, epochs_flag: str, output: list = ()) -> float:
-        fewer, more = (seconds(*command, epochs_flag, count, *output) for count in epochs)
+    def rate(command: list, epochs_flag: str) -> float:
+        fewer, more = (seconds(*command, epochs_flag, count) for count in epochs)
         return faces * (epochs[1] - epochs[0]) / (more - fewer)
 
     def rate_of_ours(*flags) -> float:

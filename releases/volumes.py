@@ -47,7 +47,8 @@ def part_of(path: str, number: int) -> Part:
 
 def is_as_it_was(part: Part) -> bool:
     """Whether a file is the one that was looked at, or still missing."""
-    return os.path.exists(part.path) and part_of(part.path, part.number) == part or part.is_missing
+    is_there = os.path.exists(part.path)
+    return not is_there if part.is_missing else is_there and part_of(part.path, part.number) == part
 
 
 class Volume:

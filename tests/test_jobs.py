@@ -1,5 +1,6 @@
 """--jobs expressions: processes of one launch that train networks of their own."""
 
+import errno
 import itertools
 import json
 import os
@@ -10,13 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
+from accelerate import Accelerator
 from runs import SMALL, Script, assert_same_weights, environments, refused, train
 from transformers import HfArgumentParser
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import EBCConfig
+from affectnet_plus.releases.writing import is_no_room
 from affectnet_plus.training import train_ebc
 from affectnet_plus.training.arguments import FoldArguments, OptimizationArguments, TrainingDataArguments
+from affectnet_plus.training.loop import once_per_machine
 from affectnet_plus.training.loop.jobs import deal
 from affectnet_plus.training.train_ebc import EBCArguments
 
@@ -146,3 +150,12 @@ def test_a_script_keeps_the_memory_that_it_frees():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "True"]
+
+
+def test_a_full_disk_is_told_as_one_by_whoever_prepares_for_others():
+    def prepare():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError) as raised:
+        once_per_machine(Accelerator(cpu=True), prepare)
+    assert is_no_room(raised.value)

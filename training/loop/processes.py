@@ -111,15 +111,17 @@ def cache_faces(accelerator: Accelerator, splits: Sequence[Split], image_size: i
 def once_per_machine(accelerator: Accelerator, decide: Callable):
     """What `decide` gives on one process of each machine, of which the main process goes first and may take days; or
     the error that it raises there, on all."""
-    answer = None
+    answer = raised = None
     with main_process_prepares(accelerator):
         if accelerator.is_local_main_process:
             try:
                 answer = decide()
             except (ValueError, OSError, ImportError) as error:
-                answer = ValueError(str(error))
+                raised, answer = error, ValueError(str(error))  # not all of them can be sent
     machine = socket.gethostname()
     answers = dict(gather_object([(machine, answer)] if accelerator.is_local_main_process else []))
+    if raised:
+        raise raised
     for answer in answers.values():
         if isinstance(answer, Exception):
             raise answer
