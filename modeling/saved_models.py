@@ -45,7 +45,7 @@ def read_config(name: str | Path, flag: str = "", **options: Any) -> PreTrainedC
     """`AutoConfig.from_pretrained`: `DamagedError` where that or a file of weights in that folder is damaged, another
     `ValueError` where there is none. `flag` is what named it."""
     named, file = f"{flag} {name}".strip(), Path(name) / _CONFIG
-    for weights in Path(name).glob("*.safetensors"):
+    for weights in Path(name).glob("[!.]*.safetensors"):  # not those that a run keeps there meanwhile
         with said_as_damage(weights, _CURE), safe_open(weights, "pt"):
             pass
     if not file.is_file():

@@ -13,7 +13,7 @@ from runs import SMALL, SOFT_FER, train_until
 from small_models import model_of
 from transformers import pipeline
 
-from affectnet_plus.modeling import BUNDLED_ONNX
+from affectnet_plus.modeling import BUNDLED_ONNX, read_config
 from affectnet_plus.training import evaluate_model, label, show_faces, train_ebc, train_soft_fer
 from affectnet_plus.training.soft_labels.label_files import check_settings
 from affectnet_plus_cli import main
@@ -185,6 +185,13 @@ def test_a_damaged_image_processor_is_named(damage, models, tmp_path, monkeypatc
     for said in said_by_those_that_answer(file.parent, tmp_path, monkeypatch, capsys):
         assert f"{file} is damaged (" in said and "copy or train that model anew" in said
     assert not list(tmp_path.glob("out*"))
+
+
+def test_what_a_run_keeps_beside_a_model_is_no_part_of_it(tmp_path):
+    model_of("ebc").save_pretrained(tmp_path)
+    (tmp_path / ".best-happy.safetensors").symlink_to("gone")  # another process has just removed it
+    (tmp_path / ".writing-model.safetensors").write_bytes(b"half")
+    assert read_config(tmp_path).expressions
 
 
 @pytest.mark.parametrize("damage", [cut, empty, binary])
