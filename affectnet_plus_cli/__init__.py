@@ -18,6 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_synthesize(commands)
     _add_check(commands)
+    _add_describe(commands)
     _add_export(commands)
     _add_predict(commands)
     _add_app(commands)
@@ -105,6 +106,52 @@ def _check(root: str, json: str | None, num_proc: int) -> int:
     findings = check(root, num_proc, json)
     print(findings.page())
     return 0 if findings.whole else 1
+
+
+def _add_describe(commands) -> None:
+    command = commands.add_parser(
+        "describe",
+        help="show what is in a release or any other dataset, on one page",
+        description="Write a page and a JSON file of what a dataset holds: rows by split and category, soft labels and "
+        "how they go together, valence and arousal, who is shown, duplicates, and what `check` finds. Of a release "
+        "(AffectNet+, AffectNet, FER+), an export, or any dataset of faces.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("root", metavar="ROOT", nargs="?", help="the release folder, or the folder it lies in")
+    command.add_argument("--output", metavar="FILE.html", required=True, help="the page")
+    command.add_argument("--json", metavar="FILE", help="the numbers (default: FILE.json beside the page)")
+    command.add_argument(
+        "--faces", action="store_true",
+        help="put thumbnails into the page: faces from easy to difficult, near-duplicates, landmarks. Keep pages of "
+        "restricted faces to yourself",
+    )  # fmt: skip
+    command.add_argument(
+        "--dataset_name", metavar="D", help="instead of a release: a Hub id or folder for `load_dataset`"
+    )
+    command.add_argument(
+        "--dataset_config_name",
+        metavar="C",
+        help="configuration, e.g. no_human_annotated (default: all rows that people looked at)",
+    )
+    command.add_argument("--image_column_name", metavar="COLUMN", default="image", help="column of the face")
+    command.add_argument("--label_column_name", metavar="COLUMN", default="label", help="column of the human label")
+    command.add_argument(
+        "--label_order", metavar="NAME", nargs="+", default=[],
+        help="of a dataset that only numbers its classes: their names in order, or one of affectnet, raf-db ...",
+    )  # fmt: skip
+    command.add_argument("--num_proc", metavar="P", type=int, default=os.cpu_count(), help="processes")
+    command.set_defaults(run=_describe, kept=_NOTHING_KEPT)
+
+
+def _describe(root: str | None, dataset_name: str | None, json: str | None, **options) -> int:
+    if root and dataset_name:
+        raise ValueError("ROOT is a release, --dataset_name any other dataset: give one of them.")
+    try:  # here, because figures need libraries that reading does not
+        from affectnet_plus.training.reports.description import describe
+    except ModuleNotFoundError as error:
+        cure = 'pip install "affectnet-plus[train]"'
+        raise ValueError(f"Describing needs {error.name}, which is not installed: {cure}.") from error
+    return describe(root, json_file=json, dataset_name=dataset_name, **options)
 
 
 def _add_export(commands) -> None:

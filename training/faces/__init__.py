@@ -2,6 +2,7 @@
 
 from .augmentation import Augmentation, timm_policy
 from .dataset import FaceDataset, loader_settings
+from .describing import label_counts, split_to_describe
 from .face_cache import create_caches, open_cache
 from .folder import images_in
 from .loading import check_enough_rows, load_rows, load_split, load_splits, split_to_label

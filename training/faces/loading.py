@@ -113,7 +113,7 @@ def _load_one(
         ours, soft_labels, known = classes_of(shares), shares if with_soft_labels else None, ~np.isnan(shares)
     else:
         _check_column(rows, "label_column_name", args)
-        labels, class_names = _labels(rows, args)
+        labels, class_names = labels_of(rows, args)
         if (missing := np.flatnonzero(labels < 0)).size:
             raise ValueError(
                 f"Column {args.label_column_name!r} has no label in {missing.size} rows, first in {missing[0]}: leave "
@@ -121,7 +121,7 @@ def _load_one(
             )
         to_ours = np.array(affectnet_plus.match_expressions(class_names))
         ours, known = to_ours[labels], np.tile(_known_expressions(dataset, args), (len(rows), 1))
-        soft_labels = _soft_labels(rows, args, ours, to_ours) if with_soft_labels else None
+        soft_labels = soft_labels_of(rows, args, ours, to_ours) if with_soft_labels else None
         known |= False if soft_labels is None else ~np.isnan(soft_labels)
     ids, names = ids[: len(rows)], names[: len(rows)]
     found = Split(split, images, ours, soft_labels, ids, names, id_source, _metadata(rows), known=known)
@@ -172,7 +172,7 @@ def split_to_label(rows: datasets.Dataset, args) -> Split:
     if column != type(args).label_column_name:
         _check_column(rows, "label_column_name", args)
     if column in rows.features:
-        indices, names = _labels(rows, args)
+        indices, names = labels_of(rows, args)
         of_name = np.full(len(names) + 1, -1)  # the last: no label
         of_expression = [i for i, name in enumerate(names) if name not in affectnet_plus.CATEGORIES[len(EXPRESSIONS) :]]
         of_name[of_expression] = affectnet_plus.match_expressions([names[i] for i in of_expression])
@@ -244,7 +244,7 @@ def _ids_and_names(rows: datasets.Dataset, images: datasets.Dataset) -> tuple[np
     return ids, names if all(paths) else ids, source
 
 
-def _labels(rows: datasets.Dataset, args) -> tuple[np.ndarray, list[str]]:
+def labels_of(rows: datasets.Dataset, args) -> tuple[np.ndarray, list[str]]:
     """(rows,) indices of class names, -1 where there is no label, and the names."""
     column, order = args.label_column_name, label_names(args.label_order)
     feature, values = rows.features[column], rows[column][:]
@@ -282,7 +282,7 @@ def _known_expressions(dataset: datasets.DatasetDict, args) -> np.ndarray:
     for rows in dataset.values():
         if args.label_column_name in rows.column_names:
             with contextlib.suppress(ValueError):  # of a split that nobody has asked for
-                known[affectnet_plus.match_expressions(_labels(rows, args)[1])] = True
+                known[affectnet_plus.match_expressions(labels_of(rows, args)[1])] = True
     return known
 
 
@@ -305,7 +305,7 @@ def _names_of_numbers(numbers: list[str], order: list[str], column: str) -> list
     return [order[number - first] for number in counted]
 
 
-def _soft_labels(rows: datasets.Dataset, args, labels: np.ndarray, to_ours: np.ndarray) -> np.ndarray | None:
+def soft_labels_of(rows: datasets.Dataset, args, labels: np.ndarray, to_ours: np.ndarray) -> np.ndarray | None:
     """(rows, 8) scores, NaN for what they do not have. They come in the order of --label_order or of the label's class
     names, which are `to_ours`; `labels` are (rows,) in our order."""
     column = args.soft_label_column_name

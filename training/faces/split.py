@@ -97,7 +97,7 @@ class Split:
             )
         if (by or self.folds_by) == "content":
             return (self.contents % np.uint64(num_folds)).astype(int)
-        return np.array([_hash(f"{self.name}/{row_id}".encode()) % num_folds for row_id in self.ids])
+        return np.array([hash_of(f"{self.name}/{row_id}".encode()) % num_folds for row_id in self.ids])
 
     def select(self, rows: np.ndarray) -> "Split":
         soft_labels = None if self.soft_labels is None else self.soft_labels[rows]
@@ -163,14 +163,14 @@ def indices_among(expressions: Sequence[str], labels: np.ndarray) -> np.ndarray:
     return places[labels]
 
 
-def _hash(content: bytes) -> int:
+def hash_of(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 
 def _hash_of_file(stored: dict) -> int:
     if stored["bytes"] is None and stored["path"] is None:
         raise FileNotFoundError("A row has no image.")
-    return _hash(read_regular_file(stored["path"]) if stored["bytes"] is None else stored["bytes"])
+    return hash_of(read_regular_file(stored["path"]) if stored["bytes"] is None else stored["bytes"])
 
 
 def broken_images(split: Split) -> dict[int, ImageError]:

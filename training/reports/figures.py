@@ -14,14 +14,14 @@ from affectnet_plus import EXPRESSIONS, SUBSETS, match_expressions
 
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"  # Okabe and Ito's, told apart by colour-blind people
 SUBSET_COLOURS = dict(zip(SUBSETS, (BLUE, "#56B4E9", ORANGE), strict=True))
-_STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "affectnet-plus"}
+STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "affectnet-plus"}
 
 
 def image_of(figure: Figure) -> str:
     """The figure as the source of an <img>."""
     FigureCanvasAgg(figure)
     file = io.BytesIO()
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure.savefig(file, format="svg", metadata={"Date": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
 
@@ -35,7 +35,7 @@ def confusion_matrix(confusion: np.ndarray, expressions: Sequence[str] = EXPRESS
     """
     shown = match_expressions(expressions)
     confusion = confusion[np.ix_(shown, shown)]
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.4, 4.2), layout="constrained")
         axes = figure.subplots()
         faces = confusion.sum(axis=1, keepdims=True)
@@ -62,7 +62,7 @@ def subset_shares(counts: np.ndarray, expressions: Sequence[str] = EXPRESSIONS) 
         expressions: those that are shown.
     """
     counts = counts[match_expressions(expressions)]
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.2), layout="constrained")
         axes = figure.subplots()
         places, left = np.arange(len(expressions)), np.zeros(len(expressions))
@@ -90,7 +90,7 @@ def reliability_diagram(score: np.ndarray, truth: np.ndarray, bins: int = 10) ->
         truth: (N,) in [0, 1].
         bins: number of equal steps of the score.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(2.3, 2.3), layout="constrained")
         axes = figure.subplots()
         place = np.minimum((score * bins).astype(int), bins - 1)
@@ -122,7 +122,7 @@ def valence_arousal_plane(
         of_others: (N,) the expressions of those.
         others_are: what to call those.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(5.0, 5.0), layout="constrained")
         axes = figure.subplots()
         axes.scatter(*points.T, s=3, color="#cccccc", linewidths=0, rasterized=len(points) > 2000)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.training.faces import Split
@@ -51,15 +52,19 @@ def face(split: Split, row: int, scores: np.ndarray, ground_truth: np.ndarray | 
     Raises:
         ImageError: its image cannot be read.
     """
-    image = split.image(row)
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
     truths = [None] * len(EXPRESSIONS) if ground_truth is None else ground_truth.tolist()
     return {
-        "image": f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}",
+        "image": thumbnail(split.image(row)),
         "id": str(split.ids[row]),
         "human_label": EXPRESSIONS[split.labels[row]],
         "predicted": EXPRESSIONS[np.nanargmax(scores)],
         "scores": [bar for bar in zip(EXPRESSIONS, scores.tolist(), truths, strict=True) if not np.isnan(bar[1])],
     }
+
+
+def thumbnail(image: Image.Image) -> str:
+    """A small copy of an RGB image, as the source of an <img>; the image is made small itself."""
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
