@@ -288,5 +288,6 @@ def _plain_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (HTTPError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"Cannot push to {name} at {constants.ENDPOINT}: {reason}") from error
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        cure = "The same command goes on where this stopped."
+        raise ValueError(f"Cannot push to {name} at {constants.ENDPOINT}: {reason}. {cure}") from error

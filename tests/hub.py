@@ -9,8 +9,10 @@ import pytest
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the Hub as a small push asks for. `private`: the repositories that there are."""
+    """As much of the Hub as a small push asks for. `private`: the repositories that there are. `full`: it takes no
+    more files."""
 
+    full = False
     private: dict[str, bool]
     posted: list[tuple[str, bytes]]
 
@@ -44,6 +46,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
         elif "/preupload/" in self.path:
             files = json.loads(body)["files"]
             self.reply(200, {"files": [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in files]})
+        elif "/commit/" in self.path and type(self).full:
+            self.reply(403, {}, X_Error_Message="Private repository storage limit reached")
         elif "/commit/" in self.path:
             self.reply(200, {"success": True, "commitOid": "1" * 40, "commitUrl": f"{url}/commit/{'1' * 40}"})
         else:

@@ -332,6 +332,12 @@ def test_a_public_repository_is_refused_before_anything_is_done(few, tmp_path, h
 
 def test_a_new_repository_is_private_and_gets_every_file(exported, tmp_path, hub):
     shutil.copytree(exported, tmp_path / "out")
+    hub.full = True
+    process = run("export", "ignored", tmp_path / "out", "--push", "new", **hub.environment)
+    _, error = process.communicate()
+    assert process.returncode == 2 and "storage limit" in error and "goes on where this stopped" in error
+    hub.full = False
+    hub.posted.clear()
     process = run("export", "ignored", tmp_path / "out", "--push", "new", **hub.environment)
     said, error = process.communicate()
     assert process.returncode == 0, error
