@@ -254,8 +254,8 @@ def _montage(split: Split) -> dict[str, dict[str, list[str]]]:
             cells = {kind: rows[subset[rows] == j] for j, kind in enumerate(SUBSETS)}
         elif split.soft_labels is not None and len(rows):
             ordered = rows[np.argsort(-np.nan_to_num(split.soft_labels[rows, i]), kind="stable")]
-            places = dict(zip(("highest scores", "middle", "lowest scores"), np.array_split(ordered, 3), strict=True))
-            cells = {kind: part[len(part) // 2 :] for kind, part in places.items()}
+            middle = ordered[max(0, (len(ordered) - _FACES_A_CELL) // 2) :]
+            cells = {"highest scores": ordered, "middle": middle, "lowest scores": ordered[-_FACES_A_CELL:]}
         else:
             cells = {"": rows}
         found[name] = {kind: [pages.thumbnail(split.image(row)) for row in of_kind[:_FACES_A_CELL]]
