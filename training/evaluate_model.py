@@ -311,8 +311,8 @@ def protocol_of(data_args) -> str:
     if data_args.dataset_name or data_args.release()[1] != "ferplus":
         return ""
     return (
-        "FER+: the label is what most of ten people chose; faces whose highest votes tie, or are for unknown or not a "
-        "face, are left out."
+        "FER+: the label is the expression with the most of ten people's votes; ties, and faces whose most votes are "
+        "for unknown or not a face, are left out."
     )
 
 

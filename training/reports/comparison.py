@@ -255,7 +255,8 @@ def _plot(models: list[dict], figure: str) -> dict:
     ends = [end for _, _, interval in rows for end in interval] or [0, 1]
     low, high = min(ends), max(ends)
     room = 0.04 * (high - low) or 0.01
-    low, width = low - room, high - low + 2 * room
+    low = max(low - room, 0)
+    width = high + room - low
     best = _best([value for _, value, _ in rows], figure)
     return {
         "figure": figure,
