@@ -282,7 +282,8 @@ def wrong_scores(folder: Path, change) -> Path:
     ("change", "says"),
     [
         (lambda t: t.iloc[2:], "has no row for 2 of "),
-        (lambda t: pd.concat([t, t[:1]]), "in several rows of column 'file_name'"),
+        (lambda t: pd.concat([t, t[:1]]), "several rows of column 'file_name' are called"),
+        (lambda t: t.assign(label="neutral"), "is of other faces that have the same file_name"),
         (lambda t: t.rename(columns={"file_name": "face"}), "has no column 'image_id', 'file_name'"),
         (lambda t: t[["file_name"]], "has no scores: a column for each expression, or soft_label"),
         (lambda t: t.assign(Anger="-3.2"), "write probabilities, not logits or per cent"),

@@ -31,7 +31,6 @@ from affectnet_plus.modeling import (
 )
 from affectnet_plus.releases.writing import alone, is_no_room
 from affectnet_plus.training.arguments import (
-    NOTHING_KEPT,
     WORKERS_HELP,
     DataArguments,
     exit_on_broken_image,
@@ -323,4 +322,4 @@ def summary(result: dict) -> str:
 
 
 if __name__ == "__main__":
-    run_script(main, NOTHING_KEPT)
+    run_script(main, "Whole reports are kept, and what was there before: give the same command again.")

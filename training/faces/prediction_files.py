@@ -38,19 +38,28 @@ def read_predictions(file: str, split: Split) -> tuple[np.ndarray, list[str]]:
         table = table[table["split"] == split.name]
     key = next((name for name in _KEYS if name in table), None)
     if key is None:
-        raise ValueError(f"{flag} has no column {listed(_KEYS)}, only {listed(table.columns)}: say whose row is whose.")
+        raise ValueError(f"{flag} has no column {listed(_KEYS[:2])}, only {listed(table.columns, letters=60)}: add it.")
     keys, wanted = table[key].astype(str), split.ids
     if key in _FILE_NAMES:
         keys, wanted = keys.map(lambda name: Path(name.replace("\\", "/")).stem), split.names
-    if (twice := keys[keys.duplicated()]).size:
-        raise ValueError(f"{flag} has {listed(twice[:1])} in several rows of column {key!r}: one row for each face.")
+    for where, found in ((f"rows of column {key!r}", keys), (f"faces of {split.name}", pd.Series(wanted))):
+        if (twice := found[found.duplicated()]).size:
+            raise ValueError(f"{flag} cannot be matched: several {where} are called {twice.iloc[0]}. Give image_id.")
     place = pd.Index(keys).get_indexer(wanted)
     if (missing := np.asarray(wanted)[place < 0]).size:
         raise ValueError(
             f"{flag} has no row for {missing.size} of {len(split)} faces of {split.name}, e.g. {missing[0]} (its own "
             f"are like {listed(keys[:1])}): add them, or measure on the faces that it has."
         )
-    scores = _scores(table.iloc[place], flag)
+    table = table.iloc[place]
+    if "label" in table and table["label"].isin(EXPRESSIONS).all():  # as in our own files
+        others = float((table["label"] != np.array(EXPRESSIONS)[split.labels]).mean())
+        if others > 0.5:
+            raise ValueError(
+                f"{flag} is of other faces that have the same {key}: its labels are not theirs in {others:.0%} of "
+                f"the rows of {split.name}. Name the data that it was made on."
+            )
+    scores = _scores(table, flag)
     known = [name for name, column in zip(EXPRESSIONS, scores.T, strict=True) if not np.isnan(column).all()]
     if not known:
         raise ValueError(f"{flag} has no scores: a column for each expression, or soft_label.")
