@@ -2,11 +2,12 @@
 """Measure a model, overall and by groups of the faces, and write a report.
 
     accelerate launch training/evaluate_model.py --data_dir R --model runs/soft_fer --output_dir runs/report
-    accelerate launch training/evaluate_model.py --data_dir R --model someone/fer-vit --output_dir runs/theirs
+    accelerate launch training/evaluate_model.py --data_dir R --model runs/a runs/b someone/vit --output_dir runs/all
 
 Takes any of our models, and any image-classification model of the Hub whose classes are expressions: they are matched
 by name, or, where the model only numbers them, by --model_label_order. Writes metrics.json (figures with 95 % bootstrap
-intervals), predictions.parquet and report.html, which holds faces: keep pages of restricted faces to yourself.
+intervals), predictions.parquet and report.html, which holds faces: keep pages of restricted faces to yourself. Of
+several models, each has these in a folder of its own, and comparison.html, .md, .tex and .json are of all.
 """
 
 import json
@@ -19,25 +20,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from accelerate import Accelerator
-from torch import nn
-from torch.utils.data import DataLoader
 
 from affectnet_plus import EXPRESSIONS, LABEL_ORDERS, match_expressions
 from affectnet_plus.modeling import (
     BUNDLED_MODEL,
     CARD_METRICS,
-    SoftLabelModel,
     model_card,
     read_config,
-    read_image_processor,
-    read_model,
 )
-from affectnet_plus.releases.expressions import label_names
 from affectnet_plus.releases.writing import alone, is_no_room
 from affectnet_plus.training.arguments import (
-    NOTHING_KEPT,
     WORKERS_HELP,
     DataArguments,
     exit_on_broken_image,
@@ -46,12 +39,15 @@ from affectnet_plus.training.arguments import (
     parse_arguments,
     run_script,
 )
-from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, loader_settings, read_soft_labels
-from affectnet_plus.training.loop import as_main_process, check_outputs, once_per_machine, predict
+from affectnet_plus.training.faces import Split, known_truth, load_split, read_soft_labels
+from affectnet_plus.training.faces.prediction_files import read_predictions
+from affectnet_plus.training.loop import as_main_process, once_per_machine
 from affectnet_plus.training.loop.folders import locked, locked_for_reading, written_beside
+from affectnet_plus.training.loop.predictions import Predictions, load_model, predict_faces
 from affectnet_plus.training.metrics import nan_to_none
 from affectnet_plus.training.metrics.evaluation import measure
 from affectnet_plus.training.reports import write_report
+from affectnet_plus.training.reports.comparison import compare, folders_of, write_model_comparison
 
 
 @dataclass
@@ -59,10 +55,18 @@ class EvaluationArguments:
     """What is measured."""
 
     output_dir: str = field(metadata={"help": "Folder for metrics.json, predictions.parquet and report.html."})
-    model: str = field(
-        default="",
+    model: list[str] = field(
+        default_factory=list,
         metadata={
-            "help": "One of our models, or an image-classification model: folder or Hub id. Default: the bundled model."
+            "help": "Our models, also as ONNX files, or other image-classification models: folders or Hub ids. Several "
+            "are compared on the same faces. Default: the bundled model."
+        },
+    )
+    predictions: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Beside or instead of models, scores that somebody else has made: CSV files with image_id or "
+            "file_name and a column for each expression, or our predictions.parquet."
         },
     )
     model_label_order: list[str] = field(
@@ -99,9 +103,13 @@ class EvaluationArguments:
     use_cpu: bool = field(default=False, metadata={"help": "Run on the CPU even where there is an accelerator."})
 
     def __post_init__(self):
+        self.model = [name for name in self.model if name]
         if self.update_card and not self.model:
             raise ValueError("--update_card is for a --model of your own; the bundled model's card stays as it is.")
-        self.model = self.model or str(BUNDLED_MODEL)
+        if self.update_card and len(self.model + self.predictions) > 1:
+            raise ValueError("--update_card is for one --model: measure each of these by itself.")
+        if not self.model and not self.predictions:
+            self.model = [str(BUNDLED_MODEL)]
         if len(self.expressions) == 1:
             raise ValueError(f"--expressions are those to choose among, and {self.expressions[0]} is only one.")
         self.expressions = [EXPRESSIONS[i] for i in sorted(match_expressions(self.expressions))]
@@ -114,8 +122,11 @@ def main():
     data_args, args = parse_arguments(DataArguments, EvaluationArguments, description=__doc__.split("\n\n")[0])
     with exit_on_error():
         accelerator = Accelerator(cpu=args.use_cpu)
-        with locked_for_reading(accelerator, Path(args.model)):
-            loaded = load_model(args)
+        folders = folders_of(args.output_dir, args.model + args.predictions)
+        loaded = []
+        for model in args.model:
+            with locked_for_reading(accelerator, Path(model)):
+                loaded.append(load_model(model, args))
         load = partial(load_split, data_args, data_args.eval_split_name, args.max_samples, with_soft_labels=True)
         split = once_per_machine(accelerator, load)
         known = known_truth(split, data_args)
@@ -123,13 +134,23 @@ def main():
             known = read_soft_labels(args.soft_labels, split), "the soft label of label.py"
         args.expressions = expressions_to_measure(args.expressions, split, *known)
         split, known = of_expressions(args.expressions, split, *known)
+        found = [Predictions(file, *read_predictions(file, split)) for file in args.predictions]
         # The last thing, so that nothing is left of a run that cannot begin.
         lock = alone(Path(args.output_dir) / ".evaluation.lock", args.output_dir)
         locks = ExitStack()
         as_main_process(accelerator, partial(locks.enter_context, lock))
     try:
         with exit_on_broken_image():
-            result = evaluate(accelerator, data_args, args, loaded, split, *known)
+            several = len(folders) > 1
+            found = [predict_faces(accelerator, args, model, split, with_cost=several) for model in loaded] + found
+            results = [
+                evaluate(accelerator, data_args, args, of_model, split, *known, folder)
+                for folder, of_model in zip(folders, found, strict=True)
+            ]
+            if several and accelerator.is_main_process:
+                comparison = compare(folders, found, results, split, known[0], protocol_of(data_args))
+                with written_beside(Path(args.output_dir)) as folder:
+                    print(write_model_comparison(folder, comparison))
     except OSError as error:  # what was there before is still there
         if is_no_room(error):
             raise  # to `run_script`
@@ -137,8 +158,9 @@ def main():
     if accelerator.is_main_process:
         if len(args.expressions) < len(EXPRESSIONS):
             print(f"Measured on faces labelled {', '.join(args.expressions)}, among these only.", file=sys.stderr)
-        print(summary(result), file=sys.stderr)
-        print(f"Report: {Path(args.output_dir) / 'report.html'}")
+        for folder, result in zip(folders, results, strict=True):
+            print(f"{folder}: " * bool(folder) + summary(result), file=sys.stderr)
+        print(f"Report: {Path(args.output_dir) / ('comparison.html' if several else 'report.html')}")
     locks.close()
 
 
@@ -186,18 +208,20 @@ def among(expressions: list[str], scores: np.ndarray) -> np.ndarray:
 
 
 def evaluate(
-    accelerator, data_args, args, loaded: tuple, split: Split, ground_truth: np.ndarray | None, ground_truth_name: str
-) -> dict | None:
+    accelerator, data_args, args, found: Predictions, split: Split, ground_truth: np.ndarray | None,
+    ground_truth_name: str, folder: str = "",
+) -> dict | None:  # fmt: skip
     """Measure a model and write metrics.json, predictions.parquet and report.html into `args.output_dir`.
 
     Args:
         accelerator: of all processes.
         data_args: which data.
         args: `EvaluationArguments`.
-        loaded: what `load_model` returns.
+        found: what it says of the faces.
         split: N labelled faces.
         ground_truth: (N, 8) soft labels in [0, 1], or None.
         ground_truth_name: what to call them.
+        folder: in `args.output_dir`, where that holds several models.
 
     Returns:
         What metrics.json holds; None on all processes but the main one.
@@ -205,22 +229,15 @@ def evaluate(
     Raises:
         ImageError: a face cannot be read.
     """
-    model, image_processor, names = loaded
-    settings = loader_settings(args.dataloader_num_workers, accelerator.device)
-    loader = DataLoader(FaceDataset(split, image_processor), args.per_device_batch_size, **settings)
-    prepared = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare(loader)
-    outputs = predict(accelerator, *prepared, description=f"measuring {Path(args.model).name}")["logits"]
-    accelerator.free_memory()
-    check_outputs(outputs, args.model)
     if not accelerator.is_main_process:
         return None
-    scores, affect = np.split(outputs, [len(EXPRESSIONS)], axis=1)
+    scores, affect = np.split(found.outputs, [len(EXPRESSIONS)], axis=1)
     scores = among(args.expressions, scores)
-    output_dir = Path(args.output_dir)
+    output_dir = Path(args.output_dir) / folder
     output_dir.mkdir(parents=True, exist_ok=True)
     result = {
-        "model": Path(args.model).name if Path(args.model).exists() else args.model,
-        "expressions_not_known_to_the_model": [name for name in EXPRESSIONS if name not in names],
+        "model": found.name,
+        "expressions_not_known_to_the_model": [name for name in EXPRESSIONS if name not in found.expressions],
         "data": data_args.name(),
         "data_config": data_args.dataset_config_name or "default",
         "split": split.name,
@@ -228,14 +245,14 @@ def evaluate(
         "ground_truth": ground_truth_name,
         **measure(scores, affect, split, ground_truth, ground_truth_name, args.expressions),
     }
-    settings = {name: value for name, value in vars(args).items() if name not in ("model", "output_dir")}
+    settings = {name: value for name, value in vars(args).items() if name not in ("model", "predictions", "output_dir")}
     settings |= {"processes": accelerator.num_processes, "mixed_precision": accelerator.mixed_precision}
     with written_beside(output_dir) as folder:
         (folder / "metrics.json").write_text(json.dumps(nan_to_none(result), indent=1) + "\n")
         pq.write_table(predictions(scores, affect, split, args.expressions), folder / "predictions.parquet")
         write_report(folder / "report.html", result, scores, affect, split, ground_truth, args.num_faces, settings)
     if args.update_card:
-        update_card(Path(args.model), result, model.model.config)
+        update_card(Path(found.model), result, found.config)
     return result
 
 
@@ -264,73 +281,6 @@ def update_card(folder: Path, result: dict, measured) -> None:
             model_card(config).save(beside / "README.md")
 
 
-def load_model(args) -> tuple[nn.Module, object, list[str]]:
-    """The model that `args` name, of ours or of somebody else's.
-
-    Args:
-        args: `EvaluationArguments`.
-
-    Returns:
-        A network pixel_values (B, 3, H, W) -> scores (B, 8), its image processor, and the expressions it knows.
-
-    Raises:
-        ValueError: there is none, or its classes cannot be matched with our expressions.
-    """
-    model = read_model(args.model, "--model", trust_remote_code=args.trust_remote_code, dtype=torch.float32)
-    config = model.config
-    if args.update_card and not (isinstance(model, SoftLabelModel) and Path(args.model).is_dir()):
-        raise ValueError(f"--update_card is for a folder of one of our models, and --model {args.model} is none.")
-    names = [config.id2label[i] for i in range(len(config.id2label))]
-    if args.model_label_order:
-        names = label_names(args.model_label_order)
-        if len(names) != len(config.id2label):
-            raise ValueError(
-                f"--model_label_order has {len(names)} names ({', '.join(names)}), {args.model} has "
-                f"{len(config.id2label)} classes."
-            )
-    try:
-        own = match_expressions(config.id2label.values())
-    except ValueError:  # only numbers
-        own = None
-    try:
-        to_ours = match_expressions(names)
-    except ValueError as error:
-        raise ValueError(f"{error} Which classes {args.model} has can be said by --model_label_order.") from error
-    if own and own != to_ours:
-        raise ValueError(
-            f"--model_label_order says {', '.join(names)}, but {args.model} names its classes itself: "
-            f"{', '.join(config.id2label.values())}. Leave the flag out."
-        )
-    independent = isinstance(model, SoftLabelModel) or config.problem_type == "multi_label_classification"
-    processor = getattr(model, "image_processor", None) or read_image_processor(
-        args.model, trust_remote_code=args.trust_remote_code
-    )
-    return Scores(model, to_ours, independent), processor, [EXPRESSIONS[i] for i in to_ours]
-
-
-class Scores(nn.Module):
-    """Any image classifier as pixel_values (B, 3, H, W) -> (B, 8) scores in our order, 0 for what it does not know, and
-    (B, 10) with valence and arousal where it has them.
-
-    Args:
-        model: gives `logits` (B, C).
-        to_ours: per class of the model, its index into `EXPRESSIONS`.
-        independent: its scores are sigmoids, not a softmax.
-    """
-
-    def __init__(self, model: nn.Module, to_ours: list[int], independent: bool):
-        super().__init__()
-        self.model, self.to_ours, self.independent = model, to_ours, independent
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        output = self.model(pixel_values)
-        logits, affect = output.logits.float(), getattr(output, "valence_arousal", None)
-        scores = logits.sigmoid() if self.independent else logits.softmax(dim=1)
-        ours = scores.new_zeros(len(scores), len(EXPRESSIONS))
-        ours[:, self.to_ours] = scores
-        return ours if affect is None else torch.cat([ours, affect.float()], dim=1)
-
-
 def predictions(scores: np.ndarray, affect: np.ndarray, split: Split, expressions: list[str]) -> pa.Table:
     """What predictions.parquet holds, a row each.
 
@@ -355,6 +305,16 @@ def predictions(scores: np.ndarray, affect: np.ndarray, split: Split, expression
     )
 
 
+def protocol_of(data_args) -> str:
+    """How the human label of a release was made, where that is a choice: a sentence, or ""."""
+    if data_args.dataset_name or data_args.release()[1] != "ferplus":
+        return ""
+    return (
+        "FER+: the label is the expression with the most of ten people's votes; ties, and faces whose most votes are "
+        "for unknown or not a face, are left out."
+    )
+
+
 def summary(result: dict) -> str:
     """One line of what metrics.json holds."""
     names = [name for name in ("accuracy", "macro_f1", "js_divergence", "ece") if name in result]
@@ -362,4 +322,4 @@ def summary(result: dict) -> str:
 
 
 if __name__ == "__main__":
-    run_script(main, NOTHING_KEPT)
+    run_script(main, "Whole reports are kept, and what was there before: give the same command again.")

@@ -40,11 +40,12 @@ from affectnet_plus.training.arguments import (
     parse_arguments,
     run_script,
 )
-from affectnet_plus.training.evaluate_model import EvaluationArguments, evaluate, load_model, of_expressions
+from affectnet_plus.training.evaluate_model import EvaluationArguments, evaluate, of_expressions
 from affectnet_plus.training.faces import Split, indices_among, known_truth, load_splits
 from affectnet_plus.training.loop import Job, Run
 from affectnet_plus.training.loop.folders import written_beside
 from affectnet_plus.training.loop.initial_weights import normalization_of_start
+from affectnet_plus.training.loop.predictions import load_model, predict_faces
 from affectnet_plus.training.metrics import HumanLabels, ValenceArousal, js_divergence, nan_to_none
 from affectnet_plus.training.reports import write_comparison
 from affectnet_plus.training.soft_fer import (
@@ -243,12 +244,13 @@ def compare_subsets(runs: list[Run], data_args) -> None:
     results = {}
     for run in runs:
         name = run.output_dir.name
-        asked = EvaluationArguments(model=str(run.output_dir), output_dir=str(run.output_dir / "report"))
+        asked = EvaluationArguments(model=[str(run.output_dir)], output_dir=str(run.output_dir / "report"))
         asked.expressions = expressions
         asked.per_device_batch_size, asked.dataloader_num_workers = (
             args.per_device_eval_batch_size, args.dataloader_num_workers,
         )  # fmt: skip
-        results[name] = evaluate(accelerator, data_args, asked, load_model(asked), split, *known)
+        predictions = predict_faces(accelerator, asked, load_model(asked.model[0], asked), split)
+        results[name] = evaluate(accelerator, data_args, asked, predictions, split, *known)
     if accelerator.is_main_process:
         rows = {run.output_dir.name: len(run.train) for run in runs}
         with written_beside(Path(args.output_dir).parent) as folder:

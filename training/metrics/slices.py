@@ -121,11 +121,21 @@ def interval(statistic: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, se
     """
     if len(rows) < 2:
         return None
-    found = bootstrap(
+    found = _bootstrap(statistic, rows, seed).confidence_interval
+    return [round(float(found.low), 5), round(float(found.high), 5)]
+
+
+def resampled(statistic: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, seed: int = 0) -> np.ndarray | None:
+    """(RESAMPLES,) figures that `interval` is made of: of the same rows and seed, the same resamples in the same order,
+    whatever the statistic. None for fewer than two rows."""
+    return None if len(rows) < 2 else _bootstrap(statistic, rows, seed).bootstrap_distribution
+
+
+def _bootstrap(statistic, rows: np.ndarray, seed: int):
+    return bootstrap(
         (rows,), lambda sample, axis: statistic(np.atleast_2d(sample)), n_resamples=RESAMPLES, vectorized=True,
         batch=max(1, 5_000_000 // len(rows)), method="percentile", rng=np.random.default_rng(seed),
-    ).confidence_interval  # fmt: skip
-    return [round(float(found.low), 5), round(float(found.high), 5)]
+    )  # fmt: skip
 
 
 def mean_of(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -150,5 +160,27 @@ def macro_f1_of(predicted: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarr
         present, called = confusion.sum(axis=2), confusion.sum(axis=1)
         f1 = 2 * np.einsum("rcc->rc", confusion) / np.maximum(present + called, 1)
         return f1.sum(axis=1, where=present > 0) / (present > 0).sum(axis=1)
+
+    return statistic
+
+
+def calibration_error_of(
+    scores: np.ndarray, ground_truth: np.ndarray, bins: int = 15
+) -> Callable[[np.ndarray], np.ndarray]:
+    """`ece` of `SoftLabels`, as a statistic for `interval`.
+
+    Args:
+        scores: (N, C) in [0, 1].
+        ground_truth: (N, C) the same.
+        bins: number of equal steps of the score.
+    """
+    places, errors = np.minimum((scores * bins).astype(int), bins - 1), scores - ground_truth
+
+    def statistic(rows: np.ndarray) -> np.ndarray:
+        first_bins, total = bins * np.arange(len(rows))[:, None], 0
+        for place, error in zip(places.T, errors.T, strict=True):
+            sums = np.bincount((place[rows] + first_bins).ravel(), error[rows].ravel(), bins * len(rows))
+            total += np.abs(sums.reshape(-1, bins)).sum(axis=1)
+        return total / (rows.shape[1] * scores.shape[1])
 
     return statistic
