@@ -38,6 +38,7 @@ from affectnet_plus.releases.expressions import label_names
 from affectnet_plus.releases.writing import alone, is_no_room
 from affectnet_plus.training.arguments import (
     NOTHING_KEPT,
+    SOFT_LABELS_ORDER,
     WORKERS_HELP,
     DataArguments,
     exit_on_broken_image,
@@ -46,7 +47,15 @@ from affectnet_plus.training.arguments import (
     parse_arguments,
     run_script,
 )
-from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, loader_settings, read_soft_labels
+from affectnet_plus.training.faces import (
+    FaceDataset,
+    Split,
+    is_table,
+    known_truth,
+    load_split,
+    loader_settings,
+    read_soft_labels,
+)
 from affectnet_plus.training.loop import as_main_process, check_outputs, once_per_machine, predict
 from affectnet_plus.training.loop.folders import locked, locked_for_reading, written_beside
 from affectnet_plus.training.metrics import nan_to_none
@@ -83,10 +92,12 @@ class EvaluationArguments:
     soft_labels: str | None = field(
         default=None,
         metadata={
-            "help": "Compare scores with those that label.py wrote into this folder, instead of what the dataset "
-            "knows: how near a student comes to its teachers."
+            "help": "Compare scores with those that label.py wrote into this folder, or with other people's (a .csv, "
+            ".parquet or .npz, or a folder of these), instead of what the dataset knows: how near a student comes to "
+            "its teachers."
         },
     )
+    soft_labels_order: list[str] = field(default_factory=list, metadata=SOFT_LABELS_ORDER)
     update_card: bool = field(
         default=False,
         metadata={"help": "Put the figures into the model's card (a folder of ours), as its model-index."},
@@ -120,7 +131,7 @@ def main():
         split = once_per_machine(accelerator, load)
         known = known_truth(split, data_args)
         if args.soft_labels:
-            known = read_soft_labels(args.soft_labels, split), "the soft label of label.py"
+            known = soft_labels_to_compare(args, split)
         args.expressions = expressions_to_measure(args.expressions, split, *known)
         split, known = of_expressions(args.expressions, split, *known)
         # The last thing, so that nothing is left of a run that cannot begin.
@@ -140,6 +151,12 @@ def main():
         print(summary(result), file=sys.stderr)
         print(f"Report: {Path(args.output_dir) / 'report.html'}")
     locks.close()
+
+
+def soft_labels_to_compare(args, split: Split) -> tuple[np.ndarray, str]:
+    """(N, 8) of `--soft_labels`, and what to call them."""
+    name = "the soft label of a table" if is_table(args.soft_labels) else "the soft label of label.py"
+    return read_soft_labels(args.soft_labels, split, order=args.soft_labels_order), name
 
 
 def expressions_to_measure(
