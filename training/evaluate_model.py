@@ -31,6 +31,7 @@ from affectnet_plus.modeling import (
 )
 from affectnet_plus.releases.writing import alone, is_no_room
 from affectnet_plus.training.arguments import (
+    SOFT_LABELS_ORDER,
     WORKERS_HELP,
     DataArguments,
     exit_on_broken_image,
@@ -39,7 +40,7 @@ from affectnet_plus.training.arguments import (
     parse_arguments,
     run_script,
 )
-from affectnet_plus.training.faces import Split, known_truth, load_split, read_soft_labels
+from affectnet_plus.training.faces import Split, is_table, known_truth, load_split, read_soft_labels
 from affectnet_plus.training.faces.prediction_files import read_predictions
 from affectnet_plus.training.loop import as_main_process, once_per_machine
 from affectnet_plus.training.loop.folders import locked, locked_for_reading, written_beside
@@ -87,10 +88,12 @@ class EvaluationArguments:
     soft_labels: str | None = field(
         default=None,
         metadata={
-            "help": "Compare scores with those that label.py wrote into this folder, instead of what the dataset "
-            "knows: how near a student comes to its teachers."
+            "help": "Compare scores with those that label.py wrote into this folder, or with other people's (a .csv, "
+            ".parquet or .npz, or a folder of these), instead of what the dataset knows: how near a student comes to "
+            "its teachers."
         },
     )
+    soft_labels_order: list[str] = field(default_factory=list, metadata=SOFT_LABELS_ORDER)
     update_card: bool = field(
         default=False,
         metadata={"help": "Put the figures into the model's card (a folder of ours), as its model-index."},
@@ -131,7 +134,7 @@ def main():
         split = once_per_machine(accelerator, load)
         known = known_truth(split, data_args)
         if args.soft_labels:
-            known = read_soft_labels(args.soft_labels, split), "the soft label of label.py"
+            known = soft_labels_to_compare(args, split)
         args.expressions = expressions_to_measure(args.expressions, split, *known)
         split, known = of_expressions(args.expressions, split, *known)
         found = [Predictions(file, *read_predictions(file, split)) for file in args.predictions]
@@ -162,6 +165,12 @@ def main():
             print(f"{folder}: " * bool(folder) + summary(result), file=sys.stderr)
         print(f"Report: {Path(args.output_dir) / ('comparison.html' if several else 'report.html')}")
     locks.close()
+
+
+def soft_labels_to_compare(args, split: Split) -> tuple[np.ndarray, str]:
+    """(N, 8) of `--soft_labels`, and what to call them."""
+    name = "the soft label of a table" if is_table(args.soft_labels) else "the soft label of label.py"
+    return read_soft_labels(args.soft_labels, split, order=args.soft_labels_order), name
 
 
 def expressions_to_measure(

@@ -20,6 +20,7 @@ from affectnet_plus.releases.files import csv_cell
 from affectnet_plus.releases.writing import written_whole
 from affectnet_plus.training.arguments import (
     NOTHING_KEPT,
+    SOFT_LABELS_ORDER,
     DataArguments,
     exit_on_error,
     parse_arguments,
@@ -37,10 +38,13 @@ from affectnet_plus.training.soft_labels.priors import numbers_of
 class LabelErrorArguments:
     """Which labels, and where the page goes."""
 
-    soft_labels: str = field(metadata={"help": "Folder that label.py wrote."})
+    soft_labels: str = field(
+        metadata={"help": "Folder that label.py wrote, or other people's: .csv, .parquet, .npz, or a folder of these."}
+    )
     output_file: str = field(
         metadata={"help": "The page, e.g. label_errors.html; label_errors.csv is written beside it."}
     )
+    soft_labels_order: list[str] = field(default_factory=list, metadata=SOFT_LABELS_ORDER)
     split: str = field(default="train", metadata={"help": "Which split."})
     num_faces: int = field(default=100, metadata={"help": "How many rows."})
 
@@ -52,7 +56,8 @@ def main():
         if args.split not in rows:
             raise ValueError(f"The dataset has no split {args.split!r}, only {', '.join(rows)}: see --split.")
         split = split_to_label(rows[args.split], data_args)
-        soft_label = for_equal_frequencies(args.soft_labels, read_soft_labels(args.soft_labels, split))
+        soft_label = read_soft_labels(args.soft_labels, split, order=args.soft_labels_order)
+        soft_label = for_equal_frequencies(args.soft_labels, soft_label)
     table = label_errors(split, soft_label, args.num_faces)
     if left_out := int((split.labels >= 0).sum()) - len(rows_to_judge(split, soft_label)):
         print(f"{left_out} rows are left out: the experts do not know the expression that they are labelled as.")

@@ -74,7 +74,9 @@ def commands() -> list[Command]:
     return [
         Command("synthesize", PROGRAM, ["synthesize", "out/R", "--train", 96, "--validation", 32, "--image_size", 32]),
         Command("check", PROGRAM, ["check", "../inputs/R", "--json", "out/found.json", "--num_proc", 2]),
-        Command("describe", PROGRAM, ["describe", "../inputs/R", "--output", "out/page.html", "--faces", "--num_proc", 2]),
+        Command(
+            "describe", PROGRAM, ["describe", "../inputs/R", "--output", "out/page.html", "--faces", "--num_proc", 2]
+        ),
         Command("export", PROGRAM, ["export", "../inputs/R", "out/E", "--rows_per_file", 8, "--num_proc", 2]),
         Command(
             "predict", PROGRAM,

@@ -10,7 +10,7 @@ from .command_line import (
     parse_arguments,
     run_script,
 )
-from .data import CACHE_IMAGES, DataArguments, TrainingDataArguments, is_synthetic
+from .data import CACHE_IMAGES, SOFT_LABELS_ORDER, DataArguments, TrainingDataArguments, is_synthetic
 from .network import ExpertArguments, NetworkArguments, parse_prior
 from .optimization import RECIPES, WORKERS_HELP, FoldArguments, OptimizationArguments
 from .records import read_record

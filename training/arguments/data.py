@@ -22,6 +22,11 @@ CACHE_IMAGES = {  # of scripts that look at faces several times
     "choices": ["no", "memory", "disk"],
 }
 
+SOFT_LABELS_ORDER = {  # of scripts that read --soft_labels
+    "help": "Of --soft_labels that hold their scores as a list, without names: its order, the names themselves or one "
+    f"of {', '.join(affectnet_plus.LABEL_ORDERS)}."
+}
+
 
 @dataclass
 class DataArguments:

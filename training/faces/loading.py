@@ -19,9 +19,14 @@ from affectnet_plus.releases.expressions import label_names, listed
 from affectnet_plus.releases.files import check_utf8, shortened
 from affectnet_plus.training.faces.joining import joined
 from affectnet_plus.training.faces.shares import classes_of, shares_of
-from affectnet_plus.training.faces.split import METADATA, NO_AFFECT, Split, broken_images, without_broken_images
-
-BY_NUMBER = "number of the row"
+from affectnet_plus.training.faces.split import (
+    BY_NUMBER,
+    METADATA,
+    NO_AFFECT,
+    Split,
+    broken_images,
+    without_broken_images,
+)
 
 
 def load_rows(args) -> datasets.DatasetDict:

@@ -1,6 +1,7 @@
 """The soft labels of rows: the files that label.py writes, and what is known to be true."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import said_as_damage
 from affectnet_plus.releases import tree
 from affectnet_plus.training.arguments import is_synthetic, read_record
-from affectnet_plus.training.faces.loading import BY_NUMBER
-from affectnet_plus.training.faces.split import Split
+from affectnet_plus.training.faces.soft_label_tables import expressions_in_table, is_table, scores_of_table
+from affectnet_plus.training.faces.split import BY_NUMBER, Split
 
 
 def known_truth(split: Split, args) -> tuple[np.ndarray | None, str]:
@@ -28,10 +29,17 @@ def known_truth(split: Split, args) -> tuple[np.ndarray | None, str]:
     return table.loc[split.ids, [f"intensity_{name}" for name in EXPRESSIONS]].to_numpy(np.float64), "true intensity"
 
 
-def read_soft_labels(folder: str, split: Split, column: str = "soft_label") -> np.ndarray:
-    """(rows, 8) of a column that label.py wrote for the split, in its order, NaN for what its experts do not know;
+def read_soft_labels(folder: str, split: Split, column: str = "soft_label", order: Sequence[str] = ()) -> np.ndarray:
+    """(rows, 8) of a column that label.py wrote for the split, or of somebody else's table, in the order of the split,
+    NaN for what experts or table do not know. `order` is that of scores in a list of such a table (`LABEL_ORDERS`);
     raises `ValueError` where a row has none, or where rows may be other ones: nothing but their number tells them
     apart, or most human labels are others."""
+    if is_table(folder):
+        if column != "soft_label":
+            raise ValueError(
+                f"{folder} has no {column!r}, as label.py did not write it: leave --soft_labels_column out."
+            )
+        return scores_of_table(folder, split, order)
     files = files_of(folder, split.name)
     settings = Path(folder) / "label.json"
     labelled_by = None
@@ -75,8 +83,10 @@ def read_file(file: str | os.PathLike, columns: list[str] | None = None, read=pq
         return read(file, columns=columns) if columns else read(file)
 
 
-def expressions_of(folder: str) -> list[str]:
-    """The expressions that labels of label.py know; its other scores are null."""
+def expressions_of(folder: str, split: str, order: Sequence[str] = ()) -> list[str]:
+    """The expressions that labels of label.py, or of somebody else's table, know; other scores are null."""
+    if is_table(folder):
+        return expressions_in_table(folder, split, order)
     settings = Path(folder) / "label.json"
     if not settings.is_file():
         return list(EXPRESSIONS)
@@ -93,5 +103,5 @@ def files_of(folder: str, split: str) -> list[Path]:
 
 
 def columns_of(folder: str, split: str) -> list[str]:
-    """The columns of those files."""
-    return read_file(files_of(folder, split)[0], read=pq.read_schema).names
+    """The columns of those files; of somebody else's table, what is read of it."""
+    return ["soft_label"] if is_table(folder) else read_file(files_of(folder, split)[0], read=pq.read_schema).names

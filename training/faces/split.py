@@ -20,6 +20,7 @@ from affectnet_plus.training.faces.face_cache import RESAMPLING, FaceCache
 
 METADATA = ("subset", "age", "gender", "ethnicity", "head_pose", "landmarks_68", "landmarks_29", "valence", "arousal")
 NO_AFFECT = -2  # where AffectNet has no valence or arousal
+BY_NUMBER = "number of the row"
 
 
 @dataclass

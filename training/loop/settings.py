@@ -19,8 +19,8 @@ from affectnet_plus.training.loop.initial_weights import WARM_START
 def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelerator) -> dict:
     """What decides the weights; stands in the config, and a resumed run has to agree with it."""
     elsewhere = (
-        "expressions", "share_backbones", "au_labels", "au_target", "soft_labels", "soft_labels_column", "init_from",
-        "teacher", "jobs",
+        "expressions", "share_backbones", "au_labels", "au_target", "soft_labels", "soft_labels_column",
+        "soft_labels_order", "init_from", "teacher", "jobs",
     )  # fmt: skip
     of_kind = {key: value for key, value in vars(kind_args).items() if key not in elsewhere}
     if args.eval_strategy == "no" and of_kind.get("metric_for_best_model"):

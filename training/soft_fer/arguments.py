@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from affectnet_plus import EXPRESSIONS, SUBSETS, match_expressions
 from affectnet_plus.modeling import SoftFerConfig
-from affectnet_plus.training.arguments import NetworkArguments
+from affectnet_plus.training.arguments import SOFT_LABELS_ORDER, NetworkArguments
 from affectnet_plus.training.faces import timm_policy
 
 SOFT_LABELS_COLUMNS = ("posterior", "soft_label", "ebc", "au")
@@ -27,8 +27,12 @@ class SoftFerArguments(NetworkArguments):
     hard_weight: float = field(default=0.5, metadata={"help": "Of --target mixed: the human label's share."})
     soft_labels: str | None = field(
         default=None,
-        metadata={"help": "Folder that label.py wrote. Default: the dataset's own, --soft_label_column_name."},
+        metadata={
+            "help": "Folder that label.py wrote, or other people's soft labels: a .csv, .parquet or .npz, or a folder "
+            "of these (docs/soft_labels.md). Default: the dataset's own, --soft_label_column_name."
+        },
     )
+    soft_labels_order: list[str] = field(default_factory=list, metadata=SOFT_LABELS_ORDER)
     soft_labels_column: str | None = field(
         default=None,
         metadata={

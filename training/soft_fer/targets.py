@@ -7,7 +7,7 @@ import numpy as np
 
 from affectnet_plus import EXPRESSIONS, SUBSETS, match_expressions
 from affectnet_plus.releases.expressions import listed
-from affectnet_plus.training.faces import Split, columns_of, expressions_of, read_soft_labels
+from affectnet_plus.training.faces import Split, columns_of, expressions_of, is_table, read_soft_labels
 from affectnet_plus.training.soft_fer.arguments import SoftFerArguments
 
 
@@ -27,7 +27,7 @@ def expressions_to_learn(train: Split, model_args: SoftFerArguments, teacher=Non
     """Those asked for, by default all that are known of what is learned from; `ValueError` where they are not."""
     known = np.ones(len(EXPRESSIONS), dtype=bool)
     if model_args.soft_labels:
-        known &= np.isin(EXPRESSIONS, expressions_of(model_args.soft_labels))
+        known &= np.isin(EXPRESSIONS, expressions_of(model_args.soft_labels, train.name, model_args.soft_labels_order))
     elif model_args.learns_soft_labels and train.soft_labels is not None:
         known &= ~np.isnan(train.soft_labels).all(axis=0)
     if teacher:
@@ -71,8 +71,10 @@ def add_soft_labels(train: Split, model_args: SoftFerArguments) -> dict:
     if folder := model_args.soft_labels:
         columns = columns_of(folder, train.name)
         column = model_args.soft_labels_column or ("posterior" if "posterior" in columns else "soft_label")
-        train.soft_labels = read_soft_labels(folder, train, column)
-        record = {"soft_labels": "label.py", "soft_labels_column": column}
+        train.soft_labels = read_soft_labels(folder, train, column, model_args.soft_labels_order)
+        record = {"soft_labels": "a table"}
+        if not is_table(folder):
+            record = {"soft_labels": "label.py", "soft_labels_column": column}
     if train.soft_labels is None:
         raise ValueError(
             f"{train.name} has no soft labels: make them by label.py and name its folder by --soft_labels, name "
