@@ -8,7 +8,7 @@ TEMPLATE = """---
 
 How far each of {{ expressions | length }} expressions is present in a face at once: {{ expressions | join(", ") }}.
 `logits` are in this order; their sigmoid is the soft label.
-{%- if activation == "softmax" %} They sum to one.{% else %} The scores are independent and do not sum to one.{% endif %}
+{%- if activation == "softmax" %} These scores sum to one.{% else %} The scores are independent and do not sum to one.{% endif %}
 
 ```python
 from transformers import pipeline

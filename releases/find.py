@@ -6,6 +6,7 @@ A release is read by the module of its layout, which has
   with one of the eight expressions (None where that is not known)};
 - `MARKS`: the names of which a folder holds one where it is such a release ("/" at the end: a folder),
   the ones to be told of first;
+- `folders(release, config_name)`: {split: the folder that it lies in};
 - `shards(release, config)`: {split: (shards in the order of the rows, what is damaged already by the look of it)};
 - `rows(shard, config)`: the rows of a shard, and a `Damage` for each that is broken;
 - `times(release, config)`: changes whenever a table made of these files would.

@@ -38,7 +38,7 @@ def test_classifier_taught_hard_labels(ferplus, tmp_path):
     # Grey 80 is the third class there: surprise, which is our fourth.
     answer = pipeline("soft-fer", faces="crop", model=str(tmp_path / "hard"))(np.full((24, 24), 80, np.uint8))
     assert answer["label"] == "surprise" and sum(answer["soft_label"].values()) == pytest.approx(1, abs=1e-5)
-    assert "They sum to one" in (tmp_path / "hard" / "README.md").read_text()
+    assert "These scores sum to one" in (tmp_path / "hard" / "README.md").read_text()
 
 
 def test_it_learns_the_soft_labels_that_label_py_wrote_not_the_human_ones(ferplus, tmp_path):

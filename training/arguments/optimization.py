@@ -6,8 +6,8 @@ from affectnet_plus.training.arguments.data import CACHE_IMAGES
 
 WORKERS_HELP = "Processes that decode images, per device. Default: 2; on a GPU its share of the cores, up to 16."
 
-# Epochs and peak learning rates where none are named. Experts from scratch: those of benchmarks/results, small networks
-# on the synthetic release (one seed so far). Soft-FER, and all with pretrained weights: common practice, not measured.
+# Epochs and peak learning rates where none are named. Experts from scratch: what was best for small networks
+# on the synthetic release (one seed). Soft-FER, and all with pretrained weights: common practice, not measured.
 RECIPES = {
     "experts": {
         "scratch": {"num_train_epochs": 2.0, "learning_rate": 3e-4},
@@ -64,7 +64,7 @@ class OptimizationArguments:
             "help": "Weight decay of AdamW, on all but biases, norms and what timm names (tokens, position tables)."
         },
     )
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm; 0: not at all."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients of each backbone are clipped to this norm; 0: not at all."})
     ema_decay: float = field(
         default=0.0,
         metadata={"help": "Measure and save an exponential moving average of the weights, e.g. 0.999; 0: the weights."},

@@ -12,8 +12,6 @@ from affectnet_plus.training.faces.split import Split
 
 NO_LABEL = "no label"
 
-NO_LABEL = "no label"
-
 
 def split_to_describe(rows: datasets.Dataset, args) -> Split:
     """All rows of a split, whether they have a label and scores or not.

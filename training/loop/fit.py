@@ -38,6 +38,7 @@ class Job:
     Attributes:
         name: Of the network.
         title: In progress bars and messages.
+        accelerator: Of all processes.
         args: Learning rate, schedule, decay, clipping, accumulation, moving average; how often to measure and to save.
         train_batches: {"pixel_values": (B, 3, H, W), "targets": (B, n), NaN where unknown}, from step
             `checkpoints.step` on.
@@ -45,6 +46,7 @@ class Job:
         steps, steps_per_epoch: Optimiser steps.
         faces_per_step: Of all processes together.
         seed: What batches are altered by.
+        has_unknown_targets: Whether any target is NaN, on any process.
         checkpoints: Where to go on from, and what saves.
         log: (figures, step) -> None, for trackers.
         augment: Makes a batch of what is loaded, on the device; None: batches come ready.
