@@ -32,7 +32,8 @@ from datasets.load import DatasetModule
 from datasets.table import table_cast
 
 # `affectnet_plus.releases`, `.modeling`, `.training` and `.synthetic` lie beside this file in a clone, and in a folder
-# of its name where it is installed, so that an installation takes no name but this and the command's. A module with a path is a package.
+# of its name where it is installed, so that an installation takes no name but this and the command's. A module with a
+# path is a package.
 _installed = Path(__file__).with_suffix("")
 __path__ = [str(_installed if (_installed / "releases").is_dir() else _installed.parent)]
 

@@ -64,7 +64,9 @@ class OptimizationArguments:
             "help": "Weight decay of AdamW, on all but biases, norms and what timm names (tokens, position tables)."
         },
     )
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients of each backbone are clipped to this norm; 0: not at all."})
+    max_grad_norm: float = field(
+        default=1.0, metadata={"help": "Gradients of each backbone are clipped to this norm; 0: not at all."}
+    )
     ema_decay: float = field(
         default=0.0,
         metadata={"help": "Measure and save an exponential moving average of the weights, e.g. 0.999; 0: the weights."},
