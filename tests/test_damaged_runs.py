@@ -15,6 +15,7 @@ from transformers import pipeline
 
 from affectnet_plus.modeling import BUNDLED_ONNX, read_config
 from affectnet_plus.training import evaluate_model, label, show_faces, train_ebc, train_soft_fer
+from affectnet_plus.training.loop.settings import check_same_settings
 from affectnet_plus.training.soft_labels.label_files import check_settings
 from affectnet_plus_cli import main
 
@@ -215,3 +216,10 @@ def test_a_damaged_record_of_labels_is_named(damage, tmp_path, monkeypatch, caps
     args = ["--labels", tmp_path / "soft", "--prior", "balanced", "--output_dir", tmp_path / "out"]
     said = said_by(label, *args, monkeypatch=monkeypatch, capsys=capsys)
     assert f"{file} is damaged (" in said and "label these rows anew" in said
+
+
+def test_settings_that_are_all_others_are_told_in_a_few():
+    settings = {f"setting_{number}": "x" * 500 for number in range(30)}
+    with pytest.raises(ValueError, match="setting_0 .was None, now x.* and 26 more. Take the same") as raised:
+        check_same_settings(Path("run"), "all", {}, settings)
+    assert len(str(raised.value)) < 600

@@ -10,10 +10,13 @@ from accelerate import Accelerator
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import INPUT_SETTINGS, SoftFerConfig, read_config
 from affectnet_plus.releases.expressions import listed
+from affectnet_plus.releases.files import shortened
 from affectnet_plus.training.faces import Split
 from affectnet_plus.training.loop.checkpoints import find_checkpoints, read_state
 from affectnet_plus.training.loop.folders import finish_moves, locked_if_shared
 from affectnet_plus.training.loop.initial_weights import WARM_START
+
+_SETTINGS_SHOWN = 4
 
 
 def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelerator) -> dict:
@@ -141,7 +144,7 @@ def check_nothing_is_lost(
     else:
         what = f"{checkpoints[begun[0]].name} of a run that was not finished"
         differing = _differing(read_state(checkpoints[begun[0]])["settings"], settings)
-    others = f", of other settings: {', '.join(differing)}" if differing else ""
+    others = f", of other settings: {_first(differing)}" if differing else ""
     raise ValueError(
         f"{output_dir} holds {what}{others}. Name another --output_dir; or go on there, keeping what is finished, by "
         "--resume_from_checkpoint latest with the same settings; or train anew by --overwrite_output_dir (only what "
@@ -159,10 +162,17 @@ def check_same_settings(folder: Path, name: str, saved: dict, settings: dict) ->
         )
         cure = f" More steps are a new run, in another --output_dir; --init_from starts it from {start}."
         raise ValueError(
-            f"{folder} comes from a run with other settings: {', '.join(differing)}. Take the same ones, or train anew "
+            f"{folder} comes from a run with other settings: {_first(differing)}. Take the same ones, or train anew "
             f"by --overwrite_output_dir, without --resume_from_checkpoint.{cure if longer else ''}"
         )
 
 
 def _differing(saved: dict, settings: dict) -> list[str]:
     return [f"{key} (was {saved.get(key)}, now {settings[key]})" for key in settings if saved.get(key) != settings[key]]
+
+
+def _first(differing: list[str]) -> str:
+    """All of a few; of many, as where the settings are damaged, the first."""
+    more = len(differing) - _SETTINGS_SHOWN
+    shown = [shortened(text) for text in differing[:_SETTINGS_SHOWN]]
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
