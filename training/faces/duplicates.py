@@ -7,9 +7,9 @@ from typing import NamedTuple
 import datasets
 import imagehash
 import numpy as np
+from PIL import Image
 
-from affectnet_plus.modeling import ImageError, open_rgb
-from affectnet_plus.releases.files import read_regular_file
+from affectnet_plus.releases.files import RASTER_FORMATS, read_regular_file
 from affectnet_plus.releases.processes import end_if_given_up
 from affectnet_plus.training.faces.split import hash_of
 
@@ -37,10 +37,11 @@ def fingerprints(images: datasets.Dataset) -> Fingerprints:
         end_if_given_up()
         try:
             content = read_regular_file(stored["path"]) if stored["bytes"] is None else stored["bytes"]
-            picture = open_rgb(BytesIO(content), stored["path"] or "image")
-        except (OSError, ImageError):
+            with Image.open(BytesIO(content), formats=RASTER_FORMATS) as picture:
+                picture.draft("L", (4 * _SIDE, 4 * _SIDE))  # what pHash looks at: JPEGs are decoded no larger
+                bits = imagehash.phash(picture, hash_size=_SIDE).hash
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             continue
-        bits = imagehash.phash(picture, hash_size=_SIDE).hash
         found.content[row], found.readable[row] = hash_of(content), True
         found.perceptual[row] = np.packbits(bits.ravel()).view(np.uint16)
     return found
