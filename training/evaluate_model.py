@@ -50,11 +50,10 @@ from affectnet_plus.training.arguments import (
 from affectnet_plus.training.faces import (
     FaceDataset,
     Split,
-    is_table,
     known_truth,
     load_split,
     loader_settings,
-    read_soft_labels,
+    soft_labels_to_compare,
 )
 from affectnet_plus.training.loop import as_main_process, check_outputs, once_per_machine, predict
 from affectnet_plus.training.loop.folders import locked, locked_for_reading, written_beside
@@ -131,7 +130,7 @@ def main():
         split = once_per_machine(accelerator, load)
         known = known_truth(split, data_args)
         if args.soft_labels:
-            known = soft_labels_to_compare(args, split)
+            known = soft_labels_to_compare(args.soft_labels, split, args.soft_labels_order)
         args.expressions = expressions_to_measure(args.expressions, split, *known)
         split, known = of_expressions(args.expressions, split, *known)
         # The last thing, so that nothing is left of a run that cannot begin.
@@ -151,12 +150,6 @@ def main():
         print(summary(result), file=sys.stderr)
         print(f"Report: {Path(args.output_dir) / 'report.html'}")
     locks.close()
-
-
-def soft_labels_to_compare(args, split: Split) -> tuple[np.ndarray, str]:
-    """(N, 8) of `--soft_labels`, and what to call them."""
-    name = "the soft label of a table" if is_table(args.soft_labels) else "the soft label of label.py"
-    return read_soft_labels(args.soft_labels, split, order=args.soft_labels_order), name
 
 
 def expressions_to_measure(
