@@ -16,6 +16,7 @@ from affectnet_plus.synthetic import synthesize
 from affectnet_plus.training.arguments import DataArguments, TrainingDataArguments
 from affectnet_plus.training.faces import known_truth, load_split
 from affectnet_plus.training.metrics.human import drawn, human_yardstick
+from affectnet_plus.training.soft_labels.evaluation_rows import check_votes
 
 CODES = {name: code for code, name in enumerate(LABEL_ORDERS["affectnetc25"])}
 PEOPLE = 25
@@ -69,6 +70,9 @@ def test_codes_of_participants_become_shares_of_the_rows_they_are_of(root, split
     assert found.ids.tolist() == split.ids[:60].tolist() and (found.labels == split.labels[:60]).all()
     np.testing.assert_array_equal(found.votes, votes[:60])
     np.testing.assert_allclose(found.soft_labels, votes[:60] / PEOPLE)
+    check_votes(DataArguments(data_dir=str(root), votes=str(tmp_path / "c25.csv")), found)
+    with pytest.raises(ValueError, match="--prior_precision fit: validation has no soft labels"):
+        check_votes(DataArguments(data_dir=str(root)), split)
     columns = [f"participant{i}" for i in range(PEOPLE)]
     names = of_participants.assign(**{c: of_participants[c].map(dict(enumerate(CODES))) for c in columns})
     names.iloc[0, -1] = None
@@ -80,7 +84,10 @@ def test_codes_of_participants_become_shares_of_the_rows_they_are_of(root, split
 
 def test_counts_and_shares_are_told_apart(root, split, votes, tmp_path):
     some = np.where(np.arange(len(votes))[:, None] < 10, 0, votes)
-    by_expression(split, some).to_csv(tmp_path / "counts.csv", index=False)
+    as_ferplus = by_expression(split, some).rename(columns={"image_id": "Image name"})
+    without_name = as_ferplus[:2].assign(**{"Image name": None})  # as FER+ has them
+    as_ferplus["Image name"] = [f"{name}.png" for name in split.names]
+    pd.concat([as_ferplus, without_name]).to_csv(tmp_path / "counts.csv", index=False)
     by_expression(split, votes / PEOPLE).drop(columns="contempt").query("neutral < 2").to_csv(tmp_path / "shares.csv")
     counts = load(root, tmp_path / "counts.csv")
     np.testing.assert_array_equal(counts.votes, votes[10:])

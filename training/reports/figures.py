@@ -126,10 +126,9 @@ def human_yardstick(people: Sequence[dict], figure_of: str, label: str) -> Figur
         for name, values, colour, marker in rows:
             means = np.array([value[figure_of] for value in values])
             bounds = np.array([value["intervals"][figure_of] for value in values])
-            axes.fill_between(sizes, *bounds.T, color=colour, alpha=0.25, linewidth=0)
             axes.errorbar(sizes, means, abs(bounds.T - means), color=colour, marker=marker, capsize=3, label=name)
         axes.set_xticks(sizes)
-        axes.set_xlabel("number of people whose votes are compared with the others'")
+        axes.set_xlabel("number of people")
         axes.set_ylabel(label)
         figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
