@@ -32,6 +32,7 @@ SYNONYMS = {
 # Indices count from 0; the label files of RAF-DB count from 1.
 LABEL_ORDERS = {
     "affectnet": EXPRESSIONS,
+    "affectnetc25": ("happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt", "neutral"),
     "alphabetical": ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"),
     "fer2013": ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
     "ferplus": ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),

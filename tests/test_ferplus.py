@@ -8,6 +8,8 @@ import pytest
 from datasets import load_dataset
 
 from affectnet_plus import EXPRESSIONS, ReleaseError
+from affectnet_plus.training.arguments import DataArguments
+from affectnet_plus.training.faces import load_split
 
 
 def load(root, name, **options):
@@ -75,6 +77,11 @@ def test_ferplus_has_votes_and_their_shares_in_our_order(ferplus):
     assert row["subset"] is None and row["valence"] is None
     assert rows["validation"][0]["label"] == 7 and rows["test"][0]["label"] == 3
     assert next(iter(load(root, "ferplus", split="test", streaming=True)))["votes"] == rows["test"][0]["votes"]
+
+
+def test_the_votes_reach_a_measurement(ferplus):
+    split = load_split(DataArguments(data_dir=str(ferplus[0])), "train", with_soft_labels=True)
+    assert split.votes.tolist() == [[1, 0, 6, 0, 1, 0, 0, 0]]  # without "unknown"
 
 
 def test_rules_for_faces_without_one_expression_can_be_chosen(ferplus):

@@ -56,8 +56,8 @@ def of_both_splits(table, path):
 
 
 def by_file_name(table, path):
-    named = table.rename(columns={"image_id": "filename"})
-    named.assign(filename=[f"images/{name}.jpg" for name in named["filename"]]).to_csv(path, index=False)
+    named = table.rename(columns={"image_id": "File"})
+    named.assign(File=[f"images/{name}.jpg" for name in named["File"]]).to_csv(path, index=False)
 
 
 SHAPES = {

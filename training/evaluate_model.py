@@ -40,7 +40,7 @@ from affectnet_plus.training.arguments import (
     parse_arguments,
     run_script,
 )
-from affectnet_plus.training.faces import Split, is_table, known_truth, load_split, read_soft_labels
+from affectnet_plus.training.faces import Split, known_truth, load_split, soft_labels_to_compare
 from affectnet_plus.training.faces.prediction_files import read_predictions
 from affectnet_plus.training.loop import as_main_process, once_per_machine
 from affectnet_plus.training.loop.folders import locked, locked_for_reading, written_beside
@@ -134,7 +134,7 @@ def main():
         split = once_per_machine(accelerator, load)
         known = known_truth(split, data_args)
         if args.soft_labels:
-            known = soft_labels_to_compare(args, split)
+            known = soft_labels_to_compare(args.soft_labels, split, args.soft_labels_order)
         args.expressions = expressions_to_measure(args.expressions, split, *known)
         split, known = of_expressions(args.expressions, split, *known)
         found = [Predictions(file, *read_predictions(file, split)) for file in args.predictions]
@@ -165,12 +165,6 @@ def main():
             print(f"{folder}: " * bool(folder) + summary(result), file=sys.stderr)
         print(f"Report: {Path(args.output_dir) / ('comparison.html' if several else 'report.html')}")
     locks.close()
-
-
-def soft_labels_to_compare(args, split: Split) -> tuple[np.ndarray, str]:
-    """(N, 8) of `--soft_labels`, and what to call them."""
-    name = "the soft label of a table" if is_table(args.soft_labels) else "the soft label of label.py"
-    return read_soft_labels(args.soft_labels, split, order=args.soft_labels_order), name
 
 
 def expressions_to_measure(

@@ -77,6 +77,20 @@ class DataArguments:
             "model does, unless it is given other targets."
         },
     )
+    votes: str | None = field(
+        default=None,
+        metadata={
+            "help": "People's votes on the faces of --eval_split_name, a .csv or .parquet (docs/evaluation.md): only "
+            "the faces in it are measured on, by the share of votes."
+        },
+    )
+    votes_label_order: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Of --votes with a column of codes for each participant: the names of 0, 1, ... in order, or one "
+            f"of {', '.join(affectnet_plus.LABEL_ORDERS)}."
+        },
+    )
     eval_split_name: str = field(default="validation", metadata={"help": "Split to calibrate and measure on."})
 
     def __post_init__(self):
@@ -86,6 +100,10 @@ class DataArguments:
                     "--label_order is for a --dataset_name that numbers its classes; a release names them."
                 )
             label_names(self.label_order)
+        if self.votes_label_order:
+            if not self.votes:
+                raise ValueError("--votes_label_order is of --votes: name that table, or leave the flag out.")
+            label_names(self.votes_label_order)
 
     def sources(self) -> list["DataArguments"]:
         """One for each dataset that is named."""
@@ -130,6 +148,8 @@ class TrainingDataArguments(DataArguments):
         super().__post_init__()
         if len(self.sources()) > 1 and self.dataset_config_name:
             raise ValueError("--dataset_config_name is of one dataset, and several are named: leave it out.")
+        if len(self.sources()) > 1 and self.votes:
+            raise ValueError("--votes are of one dataset, and several are named: leave them out.")
 
     def sources(self) -> list[DataArguments]:
         common = {f.name: getattr(self, f.name) for f in fields(DataArguments)} | {"dataset_name": None}

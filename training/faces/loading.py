@@ -27,6 +27,7 @@ from affectnet_plus.training.faces.split import (
     broken_images,
     without_broken_images,
 )
+from affectnet_plus.training.faces.votes import join_votes, votes_of_rows
 
 
 def load_rows(args) -> datasets.DatasetDict:
@@ -113,7 +114,7 @@ def _load_one(
         rows, images = (dataset.select(range(min(max_samples, len(rows)))) for dataset in (rows, images))
     if not len(rows):
         raise ValueError(f"Nothing of {split} is left: the split has no rows, or a flag wants the first 0 of them.")
-    shares = shares_of(rows, args)
+    shares, votes = shares_of(rows, args), None
     if shares is not None:
         ours, soft_labels, known = classes_of(shares), shares if with_soft_labels else None, ~np.isnan(shares)
     else:
@@ -127,9 +128,10 @@ def _load_one(
         to_ours = np.array(affectnet_plus.match_expressions(class_names))
         ours, known = to_ours[labels], np.tile(_known_expressions(dataset, args), (len(rows), 1))
         soft_labels = soft_labels_of(rows, args, ours, to_ours) if with_soft_labels else None
+        votes = votes_of_rows(rows, class_names, ours) if with_soft_labels else None
         known |= False if soft_labels is None else ~np.isnan(soft_labels)
     ids, names = ids[: len(rows)], names[: len(rows)]
-    found = Split(split, images, ours, soft_labels, ids, names, id_source, _metadata(rows), known=known)
+    found = Split(split, images, ours, soft_labels, ids, names, id_source, _metadata(rows), known=known, votes=votes)
     if (unclear := np.flatnonzero(ours < 0)).size and not without_class:
         warnings.warn(
             f"{unclear.size} rows of {split}, first {unclear[0]}, are left out: no one of their shares is the highest.",
@@ -138,6 +140,8 @@ def _load_one(
         if unclear.size == len(rows):
             raise ValueError(f"No row of {split} has one share that is the highest: there is no class to go by.")
         found = found.select(np.flatnonzero(ours >= 0))
+    if args.votes and with_soft_labels and split == args.eval_split_name:
+        found = join_votes(found, args.votes, args.votes_label_order)
     return without_broken_images(found) if args.dataset_name and args.on_error == "skip" else found
 
 

@@ -17,8 +17,10 @@ from affectnet_plus.training.faces.split import BY_NUMBER, Split
 
 
 def known_truth(split: Split, args) -> tuple[np.ndarray | None, str]:
-    """(rows, 8) what is known of how far each expression is present, or None, and what to call it: the true intensities
-    of a synthetic release, else the dataset's own soft labels."""
+    """(rows, 8) what is known of how far each expression is present, or None, and what to call it: the shares of
+    `--votes`, else the true intensities of a synthetic release, else the dataset's own soft labels."""
+    if args.votes:
+        return split.soft_labels, "the share of people's votes"
     folder = None if args.dataset_name else args.release()[0]
     if folder is None or not is_synthetic(folder):
         return split.soft_labels, "" if split.soft_labels is None else "the dataset's soft label"
@@ -27,6 +29,13 @@ def known_truth(split: Split, args) -> tuple[np.ndarray | None, str]:
     table = pq.read_table(truth, filters=[("split", "==", name)]).to_pandas()
     table = table.set_index(table["image_id"].astype(str))
     return table.loc[split.ids, [f"intensity_{name}" for name in EXPRESSIONS]].to_numpy(np.float64), "true intensity"
+
+
+def soft_labels_to_compare(path: str, split: Split, order: Sequence[str]) -> tuple[np.ndarray, str]:
+    """(rows, 8) as `read_soft_labels` has them, and what to call them."""
+    return read_soft_labels(
+        path, split, order=order
+    ), f"the soft label of {'a table' if is_table(path) else 'label.py'}"
 
 
 def read_soft_labels(folder: str, split: Split, column: str = "soft_label", order: Sequence[str] = ()) -> np.ndarray:

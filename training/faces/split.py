@@ -35,7 +35,8 @@ class Split:
     image file without its ending, else, where names are missing or come twice, the number of the row. `names` (N,) are
     those names of files, and where they are missing the ids. `metadata` has what the rows have of our other columns
     (`METADATA`), or is None. `contents` (N,) are hashes of the image files, where `read_contents` was called and could
-    read them, and `folds_by` says what folds then go by. `cache` keeps decoded faces of one size.
+    read them, and `folds_by` says what folds then go by. `cache` keeps decoded faces of one size. `votes` (N, 8) is how
+    many people chose each expression, where that is known, else None.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Split:
     known: np.ndarray | None = None
     datasets: np.ndarray | None = None
     cache: FaceCache | None = None
+    votes: np.ndarray | None = None
 
     def __post_init__(self):
         if self.known is None:
@@ -105,7 +107,8 @@ class Split:
         metadata = None if self.metadata is None else self.metadata.select(rows)
         contents = None if self.contents is None else self.contents[rows]
         columns = {name: getattr(self, name)[rows] for name in ("labels", "ids", "names", "known")}
-        columns["datasets"] = None if self.datasets is None else self.datasets[rows]
+        for name in ("datasets", "votes"):
+            columns[name] = None if getattr(self, name) is None else getattr(self, name)[rows]
         return dataclasses.replace(
             self,
             images=self.images.select(rows),

@@ -15,7 +15,7 @@ from affectnet_plus.releases.files import RASTER_ENDINGS
 from affectnet_plus.training.faces.split import BY_NUMBER, Split
 
 FORMATS = (".csv", ".parquet", ".npz")
-_KEYS = ("image_id", "filename", "file_name", "file", "image_name", "image", "path", "name", "id", "ids")
+_KEYS = ("image_id", "filename", "file_name", "file", "image_name", "image name", "image", "path", "name", "id", "ids")
 _LISTS = ("soft_label", "soft_labels")
 
 
@@ -46,7 +46,9 @@ def read_table(path: str | os.PathLike, split: str, flag: str) -> pd.DataFrame:
 def _read(file: Path, flag: str) -> pd.DataFrame:
     with said_as_damage(f"{flag} {file}", "write it anew"):
         if file.suffix == ".csv":
-            table = pd.read_csv(file, dtype=dict.fromkeys([*_KEYS, "split"], str), encoding="utf-8-sig")
+            names = pd.read_csv(file, nrows=0, encoding="utf-8-sig").columns
+            as_text = {name: str for name in names if name.strip().lower() in (*_KEYS, "split")}  # "007" is no 7
+            table = pd.read_csv(file, dtype=as_text, encoding="utf-8-sig")
         elif file.suffix == ".parquet":
             columns = [field.name for field in pq.read_schema(file) if not str(field.type).startswith("struct")]
             table = pq.read_table(file, columns=columns).to_pandas()
@@ -93,7 +95,7 @@ def places_of(table: pd.DataFrame, split: Split, what: str) -> np.ndarray:
         raise ValueError(f"{what} has no column that says which face a row is: call it image_id or filename.")
     ids = [] if split.id_source.startswith(BY_NUMBER) else [(str, split.ids.astype(str))]
     candidates = [
-        (pd.Index([key(value) for value in table[name]]), ours)
+        (pd.Index([key(value) for value in table[name].fillna("")]), ours)
         for name in columns
         for key, ours in (*ids, (_stem, split.names.astype(str)))
     ]
@@ -103,13 +105,14 @@ def places_of(table: pd.DataFrame, split: Split, what: str) -> np.ndarray:
             f"{what}: none of its rows is one of {split.name}. It has {listed(theirs[:2], letters=60)}, the data "
             f"{listed(ours[:2].tolist(), letters=60)}: they are joined by image_id or file name."
         )
-    for keys, where in ((theirs, what), (pd.Index(ours), f"{split.name} of the data")):
+    places = pd.Series(range(len(theirs)), theirs)[theirs != ""]  # FER+ has rows without a name
+    for keys, where in ((places.index, what), (pd.Index(ours), f"{split.name} of the data")):
         if (twice := keys.duplicated()).any():
             raise ValueError(
                 f"{where} has {int(twice.sum())} rows more than faces, e.g. {keys[twice][0]} twice: leave one of each, "
                 "or add a column `split` where they are of several splits."
             )
-    return theirs.get_indexer(ours)
+    return places.reindex(ours, fill_value=-1).to_numpy()
 
 
 def _stem(value) -> str:

@@ -8,6 +8,7 @@ from affectnet_plus import EXPRESSIONS, match_expressions
 from affectnet_plus.training.faces import Split
 
 from . import HumanLabels, SoftLabels, ValenceArousal, js_divergences
+from .human import yardstick_of
 from .slices import MARGIN, OWN_SCORES, interval, macro_f1_of, mean_of, slices_of, subsets_of
 
 
@@ -48,6 +49,7 @@ def measure(
         ours, theirs = (values[:, match_expressions(expressions)] for values in (scores, ground_truth))
         soft = SoftLabels().compute(predictions=ours, references=theirs)
         result |= {name: round(value, 5) for name, value in soft.items() if name not in statistics}
+    result |= yardstick_of(split, scores, expressions)
     annotated = split.affect()
     if affect.size and not np.isnan(annotated).all():
         result |= ValenceArousal().compute(predictions=affect, references=annotated)

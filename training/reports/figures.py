@@ -110,6 +110,30 @@ def reliability_diagram(score: np.ndarray, truth: np.ndarray, bins: int = 10) ->
     return figure
 
 
+def human_yardstick(people: Sequence[dict], figure_of: str, label: str) -> Figure:
+    """How near some people come to the others, and a model to the same others, each with its 95 % interval.
+
+    Args:
+        people: as metrics.json has them.
+        figure_of: "js_divergence" or "accuracy".
+        label: what to call that.
+    """
+    sizes = [of["people"] for of in people]
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(4.4, 3.2), layout="constrained")
+        axes = figure.subplots()
+        rows = (("people", people, BLUE, "o"), ("the model", [of["model"] for of in people], ORANGE, "D"))
+        for name, values, colour, marker in rows:
+            means = np.array([value[figure_of] for value in values])
+            bounds = np.array([value["intervals"][figure_of] for value in values])
+            axes.errorbar(sizes, means, abs(bounds.T - means), color=colour, marker=marker, capsize=3, label=name)
+        axes.set_xticks(sizes)
+        axes.set_xlabel("number of people")
+        axes.set_ylabel(label)
+        figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
 def valence_arousal_plane(
     points: np.ndarray, labels: np.ndarray, others: np.ndarray, of_others: np.ndarray, others_are: str
 ) -> Figure:

@@ -55,6 +55,7 @@ def write_report(
         faces=_faces(split, scores, ground_truth, num_faces, names),
         reliability=_reliability(scores, split, ground_truth, names),
         plane=_plane(split, predicted, affect),
+        yardstick=_yardstick(result),
         slices=[_slice(by, groups) for by, groups in result["slices"].items()],
         small=_SMALL,
         settings=shown,
@@ -160,6 +161,13 @@ def _plane(split: Split, predicted: np.ndarray, affect: np.ndarray) -> str | Non
     else:
         plane = figures.valence_arousal_plane(points, labels, points, predicted[known], "faces so predicted")
     return figures.image_of(plane)
+
+
+def _yardstick(result: dict) -> dict[str, str]:
+    """{caption: figure}, empty where no row has several votes."""
+    people = result.get("human_yardstick", {}).get("people", [])
+    labels = {"js_divergence": "JS divergence (nats), 0 is best", "accuracy": "accuracy, 1 is best"} if people else {}
+    return {label: figures.image_of(figures.human_yardstick(people, key, label)) for key, label in labels.items()}
 
 
 def _slice(by: str, groups: dict[str, dict]) -> dict:

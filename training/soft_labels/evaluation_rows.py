@@ -31,7 +31,7 @@ def labels_of(data_args, folds: dict, split: str, evaluation: Split | None) -> n
 
 def check_votes(data_args, evaluation: Split) -> None:
     """Raise `ValueError` where nothing says that the soft labels of the split are several people's votes."""
-    of_release = not data_args.dataset_name and data_args.release()[1] != "ferplus"
+    of_release = not (data_args.dataset_name or data_args.votes) and data_args.release()[1] != "ferplus"
     sums = None if evaluation.soft_labels is None else np.nansum(evaluation.soft_labels, axis=1)
     if of_release or sums is None or (sums > 1.01).any():
         what = "has no soft labels" if sums is None else "has soft labels that are no shares of people's votes"
