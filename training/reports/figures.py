@@ -119,7 +119,7 @@ def human_yardstick(people: Sequence[dict], figure_of: str, label: str) -> Figur
         label: what to call that.
     """
     sizes = [of["people"] for of in people]
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.4, 3.2), layout="constrained")
         axes = figure.subplots()
         rows = (("people", people, BLUE, "o"), ("the model", [of["model"] for of in people], ORANGE, "D"))
