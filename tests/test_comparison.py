@@ -246,6 +246,15 @@ def test_pairs_are_told_apart_by_what_both_see():
     assert not one_row[1][0]["figures"]["accuracy"]["more_than_chance"]
 
 
+@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:The BCa")
+def test_a_figure_that_is_undefined_has_no_interval():
+    labels = np.arange(40) % 8
+    scores = [np.zeros((40, 8)), np.eye(8)[labels]]
+    figures, (pair,) = figures_of(scores, labels, np.eye(8)[labels], EXPRESSIONS)
+    assert figures[0]["js_divergence"]["interval"] is None and np.isnan(figures[0]["js_divergence"]["value"])
+    assert not pair["figures"]["js_divergence"]["more_than_chance"] and pair["figures"]["ece"]["more_than_chance"]
+
+
 def test_resampled_calibration_error_is_that_of_the_metric():
     rng = np.random.default_rng(0)
     scores, truth = rng.random((2, 200, 8))

@@ -33,7 +33,7 @@ def figures_of(
     Returns:
         For each model {figure: {"value", "interval"}}; for each pair {"first", "second"} (places in `scores`) and
         "figures" {figure: {"difference" (first minus second), "interval", "more_than_chance"}}. Intervals are None for
-        fewer than two rows.
+        fewer than two rows, and where a figure is undefined.
     """
     every = np.arange(len(labels))
     statistics = [_statistics(of_model, labels, ground_truth, expressions) for of_model in scores]
@@ -69,7 +69,9 @@ def _statistics(scores, labels, ground_truth, expressions) -> dict[str, Callable
 
 
 def _interval(drawn: np.ndarray | None) -> list[float] | None:
-    return None if drawn is None else (np.percentile(drawn, [2.5, 97.5]).round(5) + 0.0).tolist()
+    if drawn is None or np.isnan(drawn).any():
+        return None
+    return (np.percentile(drawn, [2.5, 97.5]).round(5) + 0.0).tolist()
 
 
 def agreement_of(scores: Sequence[np.ndarray]) -> dict[str, list[list[float]]]:
