@@ -95,7 +95,9 @@ def test_table_has_the_figures_of_each_model(compared, comparison):
         result = json.loads((compared / model["name"] / "metrics.json").read_text())
         for name in ("accuracy", "macro_f1", "js_divergence"):
             assert model["figures"][name] == {"value": result[name], "interval": result["intervals"][name]}
+        low, high = model["figures"]["ece"]["interval"]
         assert model["figures"]["ece"]["value"] == pytest.approx(result["ece"], abs=1e-5)
+        assert low < result["ece"] < high
         assert model["recall"] == result["recall"]
         table = predicted_by(compared / model["name"])
         f1 = f1_score(table["label"], table["predicted"], labels=EXPRESSIONS, average=None)
@@ -244,6 +246,25 @@ def test_pairs_are_told_apart_by_what_both_see():
     one_row = figures_of([of_model[:1] for of_model in scores], labels[:1], None, EXPRESSIONS)
     assert one_row[0][0]["accuracy"]["interval"] is None
     assert not one_row[1][0]["figures"]["accuracy"]["more_than_chance"]
+
+
+def test_a_model_that_is_calibrated_has_its_error_within_the_interval():
+    rng = np.random.default_rng(0)
+    truth = rng.dirichlet(np.ones(8), 3000)
+    scores = [truth, (truth + rng.normal(0, 0.02, truth.shape)).clip(0, 1)]
+    figures, _ = figures_of(scores, truth.argmax(axis=1), truth, EXPRESSIONS)
+    assert figures[0]["ece"] == {"value": 0, "interval": [0, 0]}
+    low, high = figures[1]["ece"]["interval"]
+    assert 0 < low < figures[1]["ece"]["value"] < high
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:The BCa")
+def test_a_figure_that_is_undefined_has_no_interval():
+    labels = np.arange(40) % 8
+    scores = [np.zeros((40, 8)), np.eye(8)[labels]]
+    figures, (pair,) = figures_of(scores, labels, np.eye(8)[labels], EXPRESSIONS)
+    assert figures[0]["js_divergence"]["interval"] is None and np.isnan(figures[0]["js_divergence"]["value"])
+    assert not pair["figures"]["js_divergence"]["more_than_chance"] and pair["figures"]["ece"]["more_than_chance"]
 
 
 def test_resampled_calibration_error_is_that_of_the_metric():

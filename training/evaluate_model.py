@@ -212,7 +212,7 @@ def among(expressions: list[str], scores: np.ndarray) -> np.ndarray:
 
 def evaluate(
     accelerator, data_args, args, found: Predictions, split: Split, ground_truth: np.ndarray | None,
-    ground_truth_name: str, folder: str = "",
+    ground_truth_name: str, subfolder: str = "",
 ) -> dict | None:  # fmt: skip
     """Measure a model and write metrics.json, predictions.parquet and report.html into `args.output_dir`.
 
@@ -224,7 +224,7 @@ def evaluate(
         split: N labelled faces.
         ground_truth: (N, 8) soft labels in [0, 1], or None.
         ground_truth_name: what to call them.
-        folder: in `args.output_dir`, where that holds several models.
+        subfolder: of `args.output_dir`, where that holds several models.
 
     Returns:
         What metrics.json holds; None on all processes but the main one.
@@ -236,7 +236,7 @@ def evaluate(
         return None
     scores, affect = np.split(found.outputs, [len(EXPRESSIONS)], axis=1)
     scores = among(args.expressions, scores)
-    output_dir = Path(args.output_dir) / folder
+    output_dir = Path(args.output_dir) / subfolder
     output_dir.mkdir(parents=True, exist_ok=True)
     result = {
         "model": found.name,

@@ -10,6 +10,7 @@ from sklearn.metrics import f1_score
 
 from affectnet_plus import EXPRESSIONS, match_expressions
 from affectnet_plus.modeling import CARD_METRICS
+from affectnet_plus.modeling.saved_models import is_own
 from affectnet_plus.training.faces import Split
 from affectnet_plus.training.loop.predictions import Predictions
 from affectnet_plus.training.metrics import nan_to_none
@@ -84,38 +85,33 @@ def compare(
     no_affect = np.empty((len(split), 0))
     results = [*results, measure(scores[-1], no_affect, split, ground_truth, truth_name, expressions)]
     figures, differences = figures_of(scores, split.labels, ground_truth, expressions)
-    models = []
-    for i, (name, of_model) in enumerate(zip([*names, ENSEMBLE], [*found, None], strict=True)):
-        shown = match_expressions(expressions)
-        f1 = f1_score(split.labels, scores[i].argmax(axis=1), labels=shown, average=None, zero_division=np.nan)
-        models.append(
-            {
-                "name": name,
-                "model": of_model.name if of_model else f"mean score of the {len(found)} others",
-                "figures": figures[i],
-                "recall": {key: results[i]["recall"][key] for key in expressions},
-                "f1": dict(zip(expressions, f1.tolist(), strict=True)),
-                "slices": {
-                    by: {group: {key: row[key] for key in ("rows", "accuracy")} for group, row in groups.items()}
-                    for by, groups in results[i]["slices"].items()
-                    if by != "expression"  # that is the recall
-                },
-                "cost": of_model.cost if of_model else None,
-                "recipe": recipe_of(of_model.config) if of_model else {},
-            }
-        )
+    names = [*names, ENSEMBLE]
+    models = [
+        {"name": names[i], "figures": figures[i]}
+        | _by_class_and_group(results[i], split.labels, scores[i], expressions)
+        for i in range(len(names))
+    ]
+    for model, of_model in zip(models, found, strict=False):  # all but the ensemble
+        model |= {"model": of_model.name, "cost": of_model.cost, "recipe": recipe_of(of_model.config)}
+    models[-1] |= {"model": f"mean score of the {len(found)} others", "cost": None, "recipe": {}}
     for pair in differences:
-        pair |= {place: models[pair[place]]["name"] for place in ("first", "second")}
-    return nan_to_none(
-        {
-            **about,
-            "protocol": protocol,
-            "resamples": RESAMPLES,
-            "models": models,
-            "differences": differences,
-            "agreement": agreement_of(scores),
-        }
-    )
+        pair |= {place: names[pair[place]] for place in ("first", "second")}
+    comparison = {"protocol": protocol, "resamples": RESAMPLES, "models": models, "differences": differences}
+    return nan_to_none(about | comparison | {"agreement": agreement_of(scores)})
+
+
+def _by_class_and_group(result: dict, labels: np.ndarray, scores: np.ndarray, expressions: list[str]) -> dict:
+    shown = match_expressions(expressions)
+    f1 = f1_score(labels, scores.argmax(axis=1), labels=shown, average=None, zero_division=np.nan)
+    return {
+        "recall": {name: result["recall"][name] for name in expressions},
+        "f1": dict(zip(expressions, f1.tolist(), strict=True)),
+        "slices": {
+            by: {group: {key: figures[key] for key in ("rows", "accuracy")} for group, figures in groups.items()}
+            for by, groups in result["slices"].items()
+            if by != "expression"  # that is the recall
+        },
+    }
 
 
 def recipe_of(config) -> dict:
@@ -124,8 +120,10 @@ def recipe_of(config) -> dict:
     Args:
         config: of a model, or None.
     """
+    if config is None or not is_own(config):
+        return {}
     parts = [getattr(config, key) for key in ("ebc", "au") if hasattr(config, key)] or [config]
-    records = [record for part in parts for record in (getattr(part, "training", None) or {}).values()]
+    records = [record for part in parts for record in part.training.values()]
     found = {}
     for column, key in _RECIPE.items():
         values = [record[key] for record in records if key in record]
@@ -166,7 +164,6 @@ def write_model_comparison(folder: Path, comparison: dict) -> str:
         plots=[_plot(comparison["models"], figure) for figure in comparison["models"][0]["figures"]],
         by_class={"Recall": "recall", "F1": "f1"},
         short=_SHORT,
-        **_cost_of(comparison["models"]),
     )
     (folder / "comparison.html").write_text(page, "utf-8")
     return markdown
@@ -184,6 +181,7 @@ def caption_of(comparison: dict) -> str:
             *([comparison["protocol"]] if comparison["protocol"] else []),
             f"With 95 % bootstrap intervals ({comparison['resamples']:,} resamples of the faces); bold: the best of a "
             f"column; {ENSEMBLE}: the mean of the models' scores.",
+            *_about_cost(comparison["models"]),
         ]
     )
 
@@ -228,24 +226,20 @@ def _latex(columns: list[str], lines: list[list[dict]], caption: str) -> str:
     bold = np.array([["textbf:--rwrap;" if cell["best"] else "" for cell in line] for line in lines])
     style = style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
     style = style.apply(lambda _: bold, axis=None)
-    caption = caption.replace("%", "\\%").replace("_", "\\_").replace("&", "\\&").replace("#", "\\#")
+    caption = caption.translate({ord(letter): f"\\{letter}" for letter in "%_&#${}"})
     layout = "l" + "r" * (len(columns) - 1)
     return style.to_latex(hrules=True, column_format=layout, caption=caption, label="tab:comparison", position="t")
 
 
-def _cost_of(models: list[dict]) -> dict:
-    """Where models were measured, in words, and at which batch; of none, {"cost": ""}."""
+def _about_cost(models: list[dict]) -> list[str]:
+    """How the cost was measured: no sentence, or one."""
     on: dict[str, list[str]] = {}
-    for model in models:
-        if model["cost"]:
-            on.setdefault(model["cost"]["device"], []).append(model["name"])
-            batch_size = model["cost"]["batch_size"]
+    for cost, name in ((model["cost"], model["name"]) for model in models if model["cost"]):
+        on.setdefault(f"{cost['device']}, at a batch of {cost['batch_size']}", []).append(name)
     if not on:
-        return {"cost": ""}
-    cost = (
-        "; ".join(f"{device} ({', '.join(names)})" for device, names in on.items()) if len(on) > 1 else next(iter(on))
-    )
-    return {"cost": cost, "batch_size": batch_size}
+        return []
+    where = next(iter(on)) if len(on) == 1 else "; ".join(f"{place} ({', '.join(of)})" for place, of in on.items())
+    return [f"ms: of a forward pass, without reading faces, in this run on {where}. FLOPs: a multiply-add is two."]
 
 
 def _plot(models: list[dict], figure: str) -> dict:
