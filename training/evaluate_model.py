@@ -46,7 +46,15 @@ from affectnet_plus.training.arguments import (
     parse_arguments,
     run_script,
 )
-from affectnet_plus.training.faces import FaceDataset, Split, known_truth, load_split, loader_settings, read_soft_labels
+from affectnet_plus.training.faces import (
+    FaceDataset,
+    Split,
+    described_corrections,
+    known_truth,
+    load_split,
+    loader_settings,
+    read_soft_labels,
+)
 from affectnet_plus.training.loop import as_main_process, check_outputs, once_per_machine, predict
 from affectnet_plus.training.loop.folders import locked, locked_for_reading, written_beside
 from affectnet_plus.training.metrics import nan_to_none
@@ -224,6 +232,7 @@ def evaluate(
         "data": data_args.name(),
         "data_config": data_args.dataset_config_name or "default",
         "split": split.name,
+        **({"corrections": described_corrections(data_args.corrections)} if data_args.corrections else {}),
         "expressions": args.expressions,
         "ground_truth": ground_truth_name,
         **measure(scores, affect, split, ground_truth, ground_truth_name, args.expressions),
