@@ -72,6 +72,14 @@ def check_utf8(path: str, flag: str = "") -> None:
         raise ValueError(f"{name} has bytes in its name that are no UTF-8: rename it, or name another.") from None
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how what a spreadsheet takes for a formula begins
+
+
 def csv_cell(text: str) -> str:
     """What stands for a text in a CSV file: with a quote before it where a spreadsheet would take it for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def text_of_csv_cell(cell: str) -> str:
+    """The text that `csv_cell` has written."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell

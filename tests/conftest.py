@@ -16,10 +16,24 @@ os.environ.pop("AFFECTNET_PLUS_DIR", None)
 
 import pytest  # noqa: E402
 from hub import hub  # noqa: E402, F401
+from playwright.sync_api import sync_playwright  # noqa: E402
 from runs import SOFT_FER, train, write_grey_faces  # noqa: E402
 
 from affectnet_plus.releases.export import export  # noqa: E402
 from affectnet_plus.synthetic import synthesize  # noqa: E402
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CAMERA = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a test picture
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: apt install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CAMERA)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -18,15 +18,13 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from test_predict import ffmpeg, write_video
 
 from affectnet_plus.inference.app import POLICY
 from affectnet_plus.modeling import BUNDLED_MODEL, BUNDLED_ONNX
 from affectnet_plus_cli import main
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CAMERA = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a test picture
 PATIENCE = 30_000  # milliseconds
 WITHOUT_TORCH = """
 import signal, sys
@@ -122,16 +120,6 @@ def server(tmp_path_factory):
     assert [path.name for path in left if path.name != ".ses"] == []  # no picture stays behind
     assert set(re.findall("connects to (.*)", server.said())) <= {"127.0.0.1", "localhost"}
     assert "Traceback" not in server.said()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: apt install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CAMERA)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

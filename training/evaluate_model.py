@@ -40,7 +40,13 @@ from affectnet_plus.training.arguments import (
     parse_arguments,
     run_script,
 )
-from affectnet_plus.training.faces import Split, known_truth, load_split, soft_labels_to_compare
+from affectnet_plus.training.faces import (
+    Split,
+    described_corrections,
+    known_truth,
+    load_split,
+    soft_labels_to_compare,
+)
 from affectnet_plus.training.faces.prediction_files import read_predictions
 from affectnet_plus.training.loop import as_main_process, once_per_machine
 from affectnet_plus.training.loop.folders import locked, locked_for_reading, written_beside
@@ -244,6 +250,7 @@ def evaluate(
         "data": data_args.name(),
         "data_config": data_args.dataset_config_name or "default",
         "split": split.name,
+        **({"corrections": described_corrections(data_args.corrections)} if data_args.corrections else {}),
         "expressions": args.expressions,
         "ground_truth": ground_truth_name,
         **measure(scores, affect, split, ground_truth, ground_truth_name, args.expressions),

@@ -275,8 +275,8 @@ def load(data_args, args, folds: dict) -> tuple[list[Split], Split | None, np.nd
 def rows_to_label(data_args, args) -> list[Split]:
     """The rows to label."""
     if args.image_dir:
-        if not args.model:
-            raise ValueError("--image_dir needs --model: there are no validation labels to fuse --ebc and --au on.")
+        if not args.model or data_args.corrections:
+            raise ValueError("--image_dir needs --model, and no --corrections: these faces have no human labels.")
         return [first_rows(images_in(args.image_dir, data_args.on_error), args.max_samples)]
     rows = load_rows(data_args)
     if unknown := [name for name in args.splits if name not in rows]:

@@ -5,8 +5,9 @@
 
 First come the rows with the largest margin between the highest of the soft label's scores and that of the human label
 (the order of cleanlab's normalized margin), all of them for equally frequent expressions: under the frequencies of a
-split most label errors would be sought among the rare ones. The same table lies beside the page as CSV. The page holds
-thumbnails of the faces: keep pages of restricted faces to yourself.
+split most label errors would be sought among the rare ones. The same table lies beside the page as CSV. In the page a
+person accepts or corrects the labels by keyboard, and downloads what the training scripts take as --corrections. The
+page holds thumbnails of the faces: keep pages of restricted faces to yourself.
 """
 
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class LabelErrorArguments:
 def main():
     data_args, args = parse_arguments(DataArguments, LabelErrorArguments, description=__doc__.split("\n\n")[0])
     with exit_on_error():
+        if data_args.corrections:
+            raise ValueError("--corrections is for what comes after this page, which shows the dataset's own labels.")
         rows = load_rows(data_args)
         if args.split not in rows:
             raise ValueError(f"The dataset has no split {args.split!r}, only {', '.join(rows)}: see --split.")
@@ -71,6 +74,7 @@ def main():
             "label_errors.html.jinja",
             title="Label errors",
             split=split.name,
+            expressions=EXPRESSIONS,
             labelled=len(rows_to_judge(split, soft_label)),
             rows=[(row, pages.face(split, row.row, soft_label[row.row])) for row in table.itertuples()],
         )

@@ -92,6 +92,13 @@ class DataArguments:
         },
     )
     eval_split_name: str = field(default="validation", metadata={"help": "Split to calibrate and measure on."})
+    corrections: str | None = field(
+        default=None,
+        metadata={
+            "help": "corrections.csv from the page of show_label_errors.py: human labels that a person has corrected. "
+            "Rows corrected to none are not trained or measured on."
+        },
+    )
 
     def __post_init__(self):
         if self.label_order:
@@ -150,6 +157,8 @@ class TrainingDataArguments(DataArguments):
             raise ValueError("--dataset_config_name is of one dataset, and several are named: leave it out.")
         if len(self.sources()) > 1 and self.votes:
             raise ValueError("--votes are of one dataset, and several are named: leave them out.")
+        if len(self.sources()) > 1 and self.corrections:
+            raise ValueError("--corrections is of one dataset, and several are named: leave it out.")
 
     def sources(self) -> list[DataArguments]:
         common = {f.name: getattr(self, f.name) for f in fields(DataArguments)} | {"dataset_name": None}

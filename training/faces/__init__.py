@@ -1,6 +1,7 @@
 """The faces: splits of any dataset, folds, what is drawn when, and how a network is shown it."""
 
 from .augmentation import Augmentation, timm_policy
+from .corrections import described_corrections
 from .dataset import FaceDataset, loader_settings
 from .describing import label_counts, split_to_describe
 from .face_cache import create_caches, open_cache

@@ -17,6 +17,7 @@ import affectnet_plus
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.releases.expressions import label_names, listed
 from affectnet_plus.releases.files import check_utf8, shortened
+from affectnet_plus.training.faces.corrections import check_splits, corrected
 from affectnet_plus.training.faces.joining import joined
 from affectnet_plus.training.faces.shares import classes_of, shares_of
 from affectnet_plus.training.faces.split import (
@@ -57,6 +58,7 @@ def load_rows(args) -> datasets.DatasetDict:
     except (pa.ArrowInvalid, OSError, DatasetGenerationError) as error:  # such as a part of a Parquet file
         reason = shortened(str(error.__cause__ or error), 100)
         raise ValueError(f"A file of {args.dataset_name!r} cannot be read ({reason}): replace it.") from error
+    check_splits(args.corrections, list(rows))
     return rows
 
 
@@ -130,8 +132,11 @@ def _load_one(
         soft_labels = soft_labels_of(rows, args, ours, to_ours) if with_soft_labels else None
         votes = votes_of_rows(rows, class_names, ours) if with_soft_labels else None
         known |= False if soft_labels is None else ~np.isnan(soft_labels)
-    ids, names = ids[: len(rows)], names[: len(rows)]
-    found = Split(split, images, ours, soft_labels, ids, names, id_source, _metadata(rows), known=known, votes=votes)
+    first_ids, names = ids[: len(rows)], names[: len(rows)]
+    found = Split(
+        split, images, ours, soft_labels, first_ids, names, id_source, _metadata(rows), known=known, votes=votes
+    )
+    found = corrected(found, args.corrections, ids)
     if (unclear := np.flatnonzero(ours < 0)).size and not without_class:
         warnings.warn(
             f"{unclear.size} rows of {split}, first {unclear[0]}, are left out: no one of their shares is the highest.",
@@ -139,7 +144,8 @@ def _load_one(
         )
         if unclear.size == len(rows):
             raise ValueError(f"No row of {split} has one share that is the highest: there is no class to go by.")
-        found = found.select(np.flatnonzero(ours >= 0))
+    left_out = (found.labels < 0) & ((ours >= 0) | (not without_class))
+    found = found.select(np.flatnonzero(~left_out)) if left_out.any() else found
     if args.votes and with_soft_labels and split == args.eval_split_name:
         found = join_votes(found, args.votes, args.votes_label_order)
     return without_broken_images(found) if args.dataset_name and args.on_error == "skip" else found
@@ -190,6 +196,7 @@ def split_to_label(rows: datasets.Dataset, args) -> Split:
         labels = classes_of(shares)
     images = _images(rows, args)
     split = Split(str(rows.split), images, labels, None, *_ids_and_names(rows, images), _metadata(rows))
+    split = corrected(split, args.corrections)
     return without_broken_images(split) if args.dataset_name and args.on_error == "skip" else split
 
 

@@ -11,7 +11,7 @@ from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import INPUT_SETTINGS, SoftFerConfig, read_config
 from affectnet_plus.releases.expressions import listed
 from affectnet_plus.releases.files import shortened
-from affectnet_plus.training.faces import Split
+from affectnet_plus.training.faces import Split, described_corrections
 from affectnet_plus.training.loop.checkpoints import find_checkpoints, read_state
 from affectnet_plus.training.loop.folders import finish_moves, locked_if_shared
 from affectnet_plus.training.loop.initial_weights import WARM_START
@@ -33,6 +33,7 @@ def run_settings(data_args, args, kind_args, train: Split, accelerator: Accelera
         "data_config": data_args.dataset_config_name or "default",
         "split": data_args.train_split_name,
         "label_column": data_args.label_column_name,
+        "corrections": described_corrections(data_args.corrections),
         "rows": len(train),
         **({"rows_by_dataset": by_dataset} if (by_dataset := train.rows_by_dataset()) else {}),
         "ids": train.id_source,

@@ -16,7 +16,7 @@ from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import under_present_names
 from affectnet_plus.modeling.model_card import escaped
 from affectnet_plus.training.arguments import read_record
-from affectnet_plus.training.faces import Split
+from affectnet_plus.training.faces import Split, described_corrections
 from affectnet_plus.training.metrics import js_divergence, ranks_of
 from affectnet_plus.training.metrics.slices import subsets_of_ranks
 from affectnet_plus.training.soft_labels.cross_fitting import experts_of, expressions_of_experts
@@ -59,6 +59,7 @@ def label_settings(
     return {
         "data": Path(args.image_dir).name if args.image_dir else data_args.name(),
         "data_config": data_args.dataset_config_name or "default",
+        "corrections": described_corrections(data_args.corrections),
         "splits": rows,
         "experts_sha256": experts,
         "tta": args.tta,

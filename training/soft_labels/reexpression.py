@@ -25,6 +25,8 @@ from affectnet_plus.training.soft_labels.priors import UNKNOWN_PRIOR, described_
 def express_anew(data_args, args, output_dir: Path) -> None:
     """Write the labels of another folder for another prior, or with another prior precision: no network is run, and no
     image is looked at."""
+    if data_args.corrections:
+        raise ValueError("--corrections goes with faces, not with --labels: label them anew.")
     source = Path(args.labels)
     if not (source / "label.json").is_file():
         raise ValueError(f"--labels {source} is no folder of label.py: it has no label.json.")
