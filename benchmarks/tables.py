@@ -79,6 +79,7 @@ SHARED_MODES = {  # of benchmarks/shared_backbones.py
 SINGLE = {  # measured once; what a missing one would say
     "bundled_model": "the bundled model beside the network of `fer`",
     "compounds": "whether compounds name the pair of expressions that a drawn face shows",
+    "label_errors": "rankings of label errors beside cleanlab's",
     "face_detection": "face detectors beside each other, and the bundled model on faces found beside crops",
     "ebc_on_synthetic": "AUROC of an EBC on the synthetic release, beside one trained on shuffled labels",
     "synthetic_faces": "whether a face detector finds the drawn faces, and how fast they are drawn",
@@ -297,11 +298,12 @@ def summary(known: dict) -> str:
             )
             on = f"{SHORT[yardstick]}, {seeds_of(having)}"
             lines.append(cells(["Are soft labels of training rows nearer to the ground truth?", on, "JS", answer]))
-    of_wrong = [result.get("auroc_of_wrong_labels", {}) for result in known["soft_labels"].get("synthetic", [])]
-    aurocs = [of_seed["of_validation"] for of_seed in of_wrong if "of_validation" in of_seed]
-    if aurocs:
-        on, figure = f"synthetic, {seeds_of(aurocs)}", "AUROC of the margin, prior of validation"
-        lines.append(cells(["Are label errors found?", on, figure, f"{np.mean(aurocs):.3f}"]))
+    if "label_errors" in known:
+        found = {name: figures["auroc"]["mean"] for name, figures in known["label_errors"]["rankings"].items()}
+        best = max(value for name, value in found.items() if name.startswith("cleanlab"))
+        answer = f"by the loss {found['ours: BCE of all scores']:.3f}, cleanlab's best ranking {best:.3f}"
+        on = f"synthetic, {len(known['label_errors']['releases'])} releases"
+        lines.append(cells(["Are label errors found?", on, "AUROC", answer]))
     for yardstick, results in known["soft_targets"].items():
         results = [result["validation"] for result in results if len(result["validation"]) > 1]
         compared = [target for target in TARGETS if results and all(target in of_seed for of_seed in results)]
