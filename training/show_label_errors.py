@@ -75,7 +75,7 @@ def main():
             "label_errors.html.jinja",
             title="Label errors",
             split=split.name,
-            expressions=EXPRESSIONS,
+            expressions=[EXPRESSIONS[i] for i in np.flatnonzero(~np.isnan(soft_label).all(axis=0))],
             labelled=len(rows_to_judge(split, soft_label)),
             rows=[(row, pages.face(split, row.row, soft_label[row.row])) for row in table.itertuples()],
         )
