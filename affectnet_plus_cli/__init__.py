@@ -143,7 +143,7 @@ def _add_describe(commands) -> None:
     command.set_defaults(run=_describe, kept=_NOTHING_KEPT)
 
 
-def _describe(root: str | None, dataset_name: str | None, json: str | None, **options) -> int:
+def _describe(root: str | None, dataset_name: str | None, json: str | None, **options) -> None:
     if root and dataset_name:
         raise ValueError("ROOT is a release, --dataset_name any other dataset: give one of them.")
     try:  # here, because figures need libraries that reading does not
@@ -151,7 +151,7 @@ def _describe(root: str | None, dataset_name: str | None, json: str | None, **op
     except ModuleNotFoundError as error:
         cure = 'pip install "affectnet-plus[train]"'
         raise ValueError(f"Describing needs {error.name}, which is not installed: {cure}.") from error
-    return describe(root, json_file=json, dataset_name=dataset_name, **options)
+    describe(root, json_file=json, dataset_name=dataset_name, **options)
 
 
 def _add_export(commands) -> None:

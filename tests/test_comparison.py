@@ -302,14 +302,18 @@ def wrong_scores(folder: Path, change) -> Path:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda t: t.iloc[2:], "has no row for 2 of "),
-        (lambda t: pd.concat([t, t[:1]]), "several rows of column 'file_name' are called"),
-        (lambda t: t.assign(label="neutral"), "is of other faces that have the same file_name"),
-        (lambda t: t.rename(columns={"file_name": "face"}), "has no column 'image_id', 'file_name'"),
-        (lambda t: t[["file_name"]], "has no scores: a column for each expression, or soft_label"),
-        (lambda t: t.assign(Anger="-3.2"), "write probabilities, not logits or per cent"),
-        (lambda t: t.assign(Anger=["x", *t["Anger"][1:]]), "has no score from 0 to 1 for each expression in 1 rows"),
-        (lambda t: t.assign(soft_label="[0.5, 0.5]"), "each soft_label is a list of 8 scores"),
+        (lambda t: t.iloc[2:], "has no scores for 2 rows"),
+        (lambda t: pd.concat([t, t[:1]]), "has 1 rows more than faces"),
+        (lambda t: t.assign(label="neutral"), "is of other faces that have the same ids"),
+        (lambda t: t.rename(columns={"file_name": "face"}), "has no column that says which face a row is"),
+        (lambda t: t[["file_name"]], "has no scores: name its columns by the expressions"),
+        (lambda t: t.assign(Anger="-3.2"), "write no logits, divide percentages by 100"),
+        (lambda t: t.assign(Anger=["x", *t["Anger"][1:]]), "column 'Anger' does not hold numbers only"),
+        (lambda t: t.assign(Anger=["", *t["Anger"][1:]]), "lacks scores in 1 rows"),
+        (
+            lambda t: t[["file_name"]].assign(soft_label="[0.5, 0.5]"),
+            "does not hold a list of 8 numbers in every row",
+        ),
     ],
 )
 def test_files_of_scores_that_cannot_be_are_refused(change, says, models, release, alone, monkeypatch, capsys):
@@ -322,7 +326,7 @@ def test_files_of_scores_that_cannot_be_are_refused(change, says, models, releas
     [
         (["--model", "vit", "./vit"], "vit is named twice"),
         (["--model", "one/soft_fer", "two/soft_fer", "--update_card"], "--update_card is for one --model"),
-        (["--model", "one/soft_fer", "--predictions", "gone.csv"], r"--predictions gone\.csv is no file"),
+        (["--model", "one/soft_fer", "--predictions", "gone.csv"], r"--predictions gone\.csv is no \.csv"),
         (["--model", "one/soft_fer", "foreign.onnx"], r"foreign\.onnx does not say its 'expressions'"),
         (["--model", "one/soft_fer", "vit"], "LABEL_0.*--model_label_order"),
     ],

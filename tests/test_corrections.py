@@ -4,13 +4,15 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from runs import SOFT_FER, train
+from small_models import model_of
 
 from affectnet_plus import EXPRESSIONS
 from affectnet_plus.releases.files import csv_cell, text_of_csv_cell
 from affectnet_plus.training.arguments import DataArguments
-from affectnet_plus.training.faces import load_rows, load_split, split_to_label
+from affectnet_plus.training.faces import load_rows, load_split, read_soft_labels, split_to_label
 from affectnet_plus.training.soft_labels.label_files import label_table, write_table
 
 COLUMNS = ["split", "image_id", "human_label", "corrected_label", "decision"]
@@ -171,3 +173,26 @@ def test_corrections_that_do_not_fit_are_refused(three, release, tmp_path, chang
 @pytest.mark.parametrize("text", ["=1+1", "-5", "'quoted", "plain", "", "@x", "'"])
 def test_cells_of_a_spreadsheet_are_read_back(text):
     assert text_of_csv_cell(csv_cell(text)) == text
+
+
+def test_labels_are_made_and_used_with_the_labels_that_a_person_has_corrected(release, tmp_path):
+    split = load_split(DataArguments(data_dir=str(release)), "validation")
+    names = [EXPRESSIONS[label] for label in split.labels[:2]]
+    corrected = ["none", next(name for name in EXPRESSIONS if name != names[1])]
+    table = {"split": split.name, "image_id": split.ids[:2], "human_label": names, "corrected_label": corrected}
+    pd.DataFrame(table | {"decision": "correct"}).to_csv(tmp_path / "c.csv", index=False)
+    model_of("fused").save_pretrained(tmp_path / "fused")
+    args = ["--data_dir", release, "--model", "fused", "--splits", "validation", "--output_dir", "soft"]
+    said = train(*args, "--corrections", "c.csv", script="label.py", cwd=tmp_path)
+    assert said.count("1 labels of validation corrected, 1 rows without a label") == 1
+    (file,) = (tmp_path / "soft").glob("validation-*.parquet")
+    rows = pq.read_table(file).to_pandas().set_index("image_id").loc[split.ids]
+    assert pd.isna(rows["human_label"].iloc[0]) and not pd.isna(rows["soft_label"].iloc[0]).any()
+    assert rows["human_label"].iloc[1:].tolist() == [EXPRESSIONS.index(corrected[1]), *split.labels[2:]]
+    record = json.loads((tmp_path / "soft/label.json").read_text())["corrections"]
+    assert (record["corrected"], record["left_out"]) == (1, 1)
+    assert "other settings (corrections)" in train(*args, script="label.py", cwd=tmp_path, expect=2)
+    others = split.select(np.arange(1, len(split)))  # with the label as it was
+    with pytest.raises(ValueError, match="posterior of 1 rows of validation was made with another human label"):
+        read_soft_labels(str(tmp_path / "soft"), others, "posterior")
+    assert len(read_soft_labels(str(tmp_path / "soft"), others)) == len(others)

@@ -112,6 +112,32 @@ def test_any_dataset_is_described(ferplus, tmp_path):
     assert numbers["check"] is None and "Problems" not in page
 
 
+def test_nothing_is_said_of_an_expression_without_a_class(ferplus, tmp_path):
+    for split in ("train", "validation"):
+        rows = datasets.load_dataset(str(ferplus), split=split)
+        names = rows.features["label"].names
+        rows = rows.select(np.flatnonzero(np.array(rows["label"][:]) != names.index("contempt")))
+        scores = [score[:-1] for score in rows["soft_label"]]
+        rows = rows.remove_columns("soft_label").add_column("soft_label", scores)
+        rows = rows.cast_column("label", datasets.ClassLabel(names=names[:-1]))
+        (tmp_path / "seven").mkdir(exist_ok=True)
+        rows.to_parquet(tmp_path / "seven" / f"{split}-00000-of-00001.parquet")
+    soft = described(tmp_path, "--dataset_name", tmp_path / "seven")[0]["splits"]["train"]["soft_labels"]
+    assert soft["mean"]["contempt"] is None and soft["mean"]["happy"] == pytest.approx(1 / 7, abs=0.01)
+    contempt = EXPRESSIONS.index("contempt")
+    for matrix in ("mean_by_label", "correlation", "together"):
+        values = np.array(soft[matrix], dtype=float)
+        assert np.isnan(values[:, contempt]).all() and not np.isnan(np.delete(values[:contempt], contempt, 1)).any()
+
+
+def test_a_configuration_that_is_named_is_described(release, tmp_path):
+    whole, named = (
+        described(tmp_path, release, *more)[0]["splits"]["train"]
+        for more in ([], ["--dataset_config_name", "human_annotated"])
+    )
+    assert named["rows"] == sum(whole["labels"][name] for name in EXPRESSIONS) < whole["rows"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -328,23 +328,6 @@ def test_labels_of_other_faces_with_the_same_ids_are_refused(labelled, release):
         read_soft_labels(labelled, split)
 
 
-def test_human_labels_are_those_that_a_person_has_corrected(labelled, release, tmp_path):
-    split = load_split(DataArguments(data_dir=str(release)), "validation")
-    names = [EXPRESSIONS[label] for label in split.labels[:2]]
-    corrected = ["none", next(name for name in EXPRESSIONS if name != names[1])]
-    table = {"split": split.name, "image_id": split.ids[:2], "human_label": names, "corrected_label": corrected}
-    pd.DataFrame(table | {"decision": "correct"}).to_csv(tmp_path / "c.csv", index=False)
-    args = ["--data_dir", release, "--model", labelled, "--splits", "validation", "--output_dir", "soft"]
-    said = train(*args, "--corrections", "c.csv", script="label.py", cwd=tmp_path)
-    assert said.count("1 labels of validation corrected, 1 rows without a label") == 1
-    rows = rows_of(tmp_path / "soft", "validation").loc[split.ids]
-    assert pd.isna(rows["human_label"].iloc[0]) and not pd.isna(rows["soft_label"].iloc[0]).any()
-    assert rows["human_label"].iloc[1:].tolist() == [EXPRESSIONS.index(corrected[1]), *split.labels[2:]]
-    record = json.loads((tmp_path / "soft/label.json").read_text())["corrections"]
-    assert (record["corrected"], record["left_out"]) == (1, 1)
-    assert "other settings (corrections)" in train(*args, script="label.py", cwd=tmp_path, expect=2)
-
-
 def test_page_of_the_labels_that_the_experts_deny_most(labelled, release, tmp_path):
     args = ["--data_dir", release, "--soft_labels", labelled, "--num_faces", 5]
     args += ["--output_file", "out/label_errors.html"]

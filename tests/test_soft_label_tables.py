@@ -89,11 +89,11 @@ def test_what_has_no_column_is_unknown(split, wanted, table, tmp_path):
 
 REFUSED = {
     "percentages": (lambda t: t.assign(anger=t["anger"] * 100), "rows are not from 0 to 1.*divide percentages by 100"),
-    "missing": (lambda t: t[3:], "no label for 3 rows of validation, e.g. "),
+    "missing": (lambda t: t[3:], "no scores for 3 rows of validation, e.g. "),
     "twice": (lambda t: pd.concat([t, t[:2]]), "2 rows more than faces, e.g. .* twice"),
     "of other faces": (lambda t: t.assign(image_id=t["image_id"].astype(int) + 9999), "none of its rows is one of"),
     "no key": (lambda t: t.drop(columns="image_id"), "no column that says which face.*image_id or filename"),
-    "no scores": (lambda t: t[["image_id"]], "no soft labels: name its columns by the expressions"),
+    "no scores": (lambda t: t[["image_id"]], "no scores: name its columns by the expressions"),
     "other labels": (lambda t: t.assign(human_label="contempt"), "of other faces .*or of other human labels"),
     "shifted": (lambda t: t.set_axis(["image_id", *ORDER[1:], ORDER[0]], axis=1), "no more than by chance"),
     "one meaning twice": (lambda t: t.assign(happy=0.1), "mean the same expression"),

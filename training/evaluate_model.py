@@ -47,7 +47,7 @@ from affectnet_plus.training.faces import (
     load_split,
     soft_labels_to_compare,
 )
-from affectnet_plus.training.faces.prediction_files import read_predictions
+from affectnet_plus.training.faces.soft_label_tables import predictions_of_table
 from affectnet_plus.training.loop import as_main_process, once_per_machine
 from affectnet_plus.training.loop.folders import locked, locked_for_reading, written_beside
 from affectnet_plus.training.loop.predictions import Predictions, load_model, predict_faces
@@ -143,7 +143,7 @@ def main():
             known = soft_labels_to_compare(args.soft_labels, split, args.soft_labels_order)
         args.expressions = expressions_to_measure(args.expressions, split, *known)
         split, known = of_expressions(args.expressions, split, *known)
-        found = [Predictions(file, *read_predictions(file, split)) for file in args.predictions]
+        found = [Predictions(file, *predictions_of_table(file, split)) for file in args.predictions]
         # The last thing, so that nothing is left of a run that cannot begin.
         lock = alone(Path(args.output_dir) / ".evaluation.lock", args.output_dir)
         locks = ExitStack()

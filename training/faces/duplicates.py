@@ -67,16 +67,19 @@ def near_duplicates(found: Fingerprints) -> tuple[np.ndarray, np.ndarray]:
     readable = np.flatnonzero(found.readable)
     rows = np.sort(readable[np.unique(found.content[readable], return_index=True)[1]])
     hashes = found.perceptual[rows]
-    pairs = {}
-    for band in hashes.T:
+    found_pairs, found_bits = [np.empty((0, 2), int)], [np.empty(0, int)]
+    for place, band in enumerate(hashes.T):
         order = np.argsort(band, kind="stable")
         values, step, alike = band[order], 1, np.arange(len(rows))
         while len(alike := alike[alike + step < len(rows)]):
             alike = alike[values[alike] == values[alike + step]]
-            first, second = order[alike], order[alike + step]
-            bits = _ONES[hashes[first] ^ hashes[second]].sum(axis=1)
-            for pair in np.flatnonzero(bits <= NEAR):
-                pairs[tuple(sorted((int(rows[first[pair]]), int(rows[second[pair]]))))] = int(bits[pair])
+            pairs = np.sort([order[alike], order[alike + step]], axis=0)
+            differing = hashes[pairs[0]] ^ hashes[pairs[1]]
+            bits = _ONES[differing].sum(axis=1, dtype=int)
+            new = (bits <= NEAR) & (differing[:, :place] != 0).all(axis=1)  # else found in an earlier band
+            found_pairs.append(rows[pairs[:, new]].T)
+            found_bits.append(bits[new])
             step += 1
-    pairs = dict(sorted(pairs.items()))
-    return np.array(list(pairs), dtype=int).reshape(-1, 2), np.array(list(pairs.values()), dtype=int)
+    pairs, bits = np.concatenate(found_pairs), np.concatenate(found_bits)
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    return pairs[order], bits[order]

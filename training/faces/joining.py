@@ -26,6 +26,9 @@ def joined(parts: dict[str, Split]) -> Split:
         "dataset and " + " or ".join(sorted({part.id_source for part in parts.values()})),
         _metadata(list(parts.values())),
         known=np.concatenate([part.known for part in parts.values()]),
+        votes=None
+        if any(part.votes is None for part in parts.values())
+        else np.concatenate([part.votes for part in parts.values()]),
         datasets=np.concatenate([[name] * len(part) for name, part in parts.items()]),
     )
 

@@ -12,7 +12,7 @@ from affectnet_plus import EXPRESSIONS
 from affectnet_plus.modeling import said_as_damage
 from affectnet_plus.releases import tree
 from affectnet_plus.training.arguments import is_synthetic, read_record
-from affectnet_plus.training.faces.soft_label_tables import expressions_in_table, is_table, scores_of_table
+from affectnet_plus.training.faces.soft_label_tables import expressions_in_table, is_table, soft_labels_of_table
 from affectnet_plus.training.faces.split import BY_NUMBER, Split
 
 
@@ -48,7 +48,7 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label", orde
             raise ValueError(
                 f"{folder} has no {column!r}, as label.py did not write it: leave --soft_labels_column out."
             )
-        return scores_of_table(folder, split, order)
+        return soft_labels_of_table(folder, split, order)
     files = files_of(folder, split.name)
     settings = Path(folder) / "label.json"
     labelled_by = None
@@ -78,6 +78,11 @@ def read_soft_labels(folder: str, split: Split, column: str = "soft_label", orde
     if with_human and (labelled := split.labels >= 0).any():
         human = dict(zip(ids, table["human_label"].to_pylist(), strict=True))
         others = np.array([human[row_id] for row_id in wanted]) != split.labels
+        if column == "posterior" and (count := int(others[labelled].sum())):
+            raise ValueError(
+                f"{folder}: the posterior of {count} rows of {split.name} was made with another human label: label "
+                "them anew, with the same --corrections, or train on --soft_labels_column soft_label."
+            )
         if (share := float(others[labelled].mean())) > 0.5:
             raise ValueError(
                 f"{folder} is of other faces that have the same ids, or of other human labels: they are not those "

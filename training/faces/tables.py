@@ -1,5 +1,6 @@
 """Other people's tables with a row a face, read and joined to the rows of a split by `image_id` or file name."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -49,6 +50,8 @@ def _read(file: Path, flag: str) -> pd.DataFrame:
             names = pd.read_csv(file, nrows=0, encoding="utf-8-sig").columns
             as_text = {name: str for name in names if name.strip().lower() in (*_KEYS, "split")}  # "007" is no 7
             table = pd.read_csv(file, dtype=as_text, encoding="utf-8-sig")
+            for name in set(_LISTS) & set(table.columns):
+                table[name] = table[name].map(json.loads)
         elif file.suffix == ".parquet":
             columns = [field.name for field in pq.read_schema(file) if not str(field.type).startswith("struct")]
             table = pq.read_table(file, columns=columns).to_pandas()

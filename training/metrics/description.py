@@ -1,6 +1,9 @@
 """What is in a split, in numbers: labels, soft labels, affect and the groups of its faces."""
 
+import warnings
+
 import numpy as np
+import pandas as pd
 
 from affectnet_plus import EXPRESSIONS, SUBSETS
 from affectnet_plus.training.faces import Split
@@ -56,26 +59,28 @@ def describe_soft_labels(scores: np.ndarray, labels: np.ndarray) -> dict:
     """
     has = ~np.isnan(scores).all(axis=1)
     scores, labels = scores[has], labels[has]
-    known = np.nan_to_num(scores)
-    present = (scores >= PRESENT).astype(float)
-    means = [np.nanmean(known[labels == i], axis=0) if (labels == i).any() else [np.nan] * 8 for i in range(8)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        correlation = np.corrcoef(known, rowvar=False) if len(known) > 1 else np.full((8, 8), np.nan)
-        shares = known / known.sum(axis=1, keepdims=True)
-        entropy = -(shares * np.log(shares, where=shares > 0, out=np.zeros_like(shares))).sum(axis=1)
-    entropy = entropy[known.any(axis=1)]
+    present = np.where(np.isnan(scores), np.nan, scores >= PRESENT)
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore")  # of means of nothing, which are NaN
+        mean = np.nanmean(scores, axis=0)
+        means = [np.nanmean(scores[labels == i], axis=0) for i in range(len(EXPRESSIONS))]
+        together = np.nanmean(present[:, :, None] * present[:, None], axis=0)
+        shares = np.nan_to_num(scores) / np.nansum(scores, axis=1, keepdims=True)
+    correlation = pd.DataFrame(scores).corr().to_numpy()
+    entropy = -(shares * np.log(shares, where=shares > 0, out=np.zeros_like(shares))).sum(axis=1)
+    entropy = entropy[np.nan_to_num(scores).any(axis=1)]
     rows, edges = np.histogram(entropy, _BINS, (0, np.log(len(EXPRESSIONS))))
     return {
         "rows": len(scores),
-        "mean": dict(zip(EXPRESSIONS, known.mean(axis=0).round(5).tolist(), strict=True)),
+        "mean": dict(zip(EXPRESSIONS, mean.round(5).tolist(), strict=True)),
         "histogram": {
             name: np.histogram(column[~np.isnan(column)], _BINS, (0, 1))[0].tolist()
             for name, column in zip(EXPRESSIONS, scores.T, strict=True)
         },
         "mean_by_label": np.round(means, 5).tolist(),
         "correlation": correlation.round(5).tolist(),
-        "together": (present.T @ present / max(len(scores), 1)).round(5).tolist(),
-        "present": np.bincount(present.sum(axis=1).astype(int), minlength=9).tolist(),
+        "together": together.round(5).tolist(),
+        "present": np.bincount(np.nansum(present, axis=1).astype(int), minlength=9).tolist(),
         "entropy": {
             "edges": edges.round(5).tolist(),
             "rows": rows.tolist(),

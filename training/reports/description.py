@@ -43,7 +43,7 @@ _LANDMARKS = 8  # faces with their landmarks drawn
 def describe(
     root: str | None, output: str, json_file: str | None = None, faces: bool = False, num_proc: int | None = None,
     **data,
-) -> int:  # fmt: skip
+) -> None:  # fmt: skip
     """Write what is in a release, an export or any other dataset: a page, and all of its numbers as JSON.
 
     Args:
@@ -53,9 +53,6 @@ def describe(
         faces: put thumbnails of faces into the page.
         num_proc: processes; by default one a core.
         data: other fields of `DataArguments`.
-
-    Returns:
-        The exit status: 0.
 
     Raises:
         ValueError: `output` is no page, or there is no such dataset.
@@ -70,7 +67,7 @@ def describe(
             raise IsADirectoryError(f"{place} is a folder: name a file.")
         place.parent.mkdir(parents=True, exist_ok=True)
     args = DataArguments(data_dir=root, on_error="raise" if data.get("dataset_name") else "skip", **data)
-    if not args.dataset_name and args.release()[1] == "human_annotated":
+    if not (args.dataset_name or args.dataset_config_name) and args.release()[1] == "human_annotated":
         args.dataset_config_name = "human_annotated_all"  # with the faces that are labelled as none of the eight
     findings = None if args.dataset_name else check(root, num_proc)
     with warnings.catch_warnings():
@@ -99,7 +96,6 @@ def describe(
         beside.write_text(json.dumps(nan_to_none(numbers), indent=1) + "\n")
         page_beside.write_text(page, encoding="utf-8")
     print(f"Page: {page_file}, numbers: {numbers_file}")
-    return 0
 
 
 def _fingerprints(splits: dict[str, Split], num_proc: int) -> Fingerprints:
@@ -122,7 +118,8 @@ def _fingerprints(splits: dict[str, Split], num_proc: int) -> Fingerprints:
 
 def _duplicates(splits: dict[str, Split], found: Fingerprints) -> dict:
     """The same files, and near-duplicates by pHash, within and between splits."""
-    names = np.repeat(list(splits), [len(split) for split in splits.values()])
+    of_split = np.repeat(np.arange(len(splits)), [len(split) for split in splits.values()])
+    names = np.array(list(splits))[of_split]
     ids = np.concatenate([split.ids for split in splits.values()])
     contents = {name: found.content[(names == name) & found.readable] for name in splits}
     same = {name: len(content) - len(np.unique(content)) for name, content in contents.items()}
@@ -130,8 +127,8 @@ def _duplicates(splits: dict[str, Split], found: Fingerprints) -> dict:
         same[f"{one}, {other}"] = int(np.isin(contents[other], contents[one]).sum())
     pairs, bits = near_duplicates(found)
     near = dict.fromkeys(same, 0)
-    for one, other in names[pairs]:
-        near[one if one == other else f"{one}, {other}"] += 1
+    for (one, other), count in zip(*np.unique(of_split[pairs], axis=0, return_counts=True), strict=True):
+        near[list(splits)[one] if one == other else ", ".join(list(splits)[i] for i in (one, other))] = int(count)
     nearest = np.argsort(bits, kind="stable")[:_MOST_PAIRS]
     return {
         "same_file": same,

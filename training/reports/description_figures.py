@@ -90,7 +90,7 @@ def score_histograms(histogram: dict[str, list[int]], mean: dict[str, float]) ->
             edges = np.linspace(0, 1, len(rows) + 1)
             axes.stairs(100 * rows / max(rows.sum(), 1), edges, fill=True, color=BLUE)
             axes.axvline(mean[name], color=ORANGE, linewidth=1.5)
-            axes.set_title(f"{name}, {mean[name]:.2f}", fontsize=9)
+            axes.set_title(f"{name}, {'unknown' if np.isnan(mean[name]) else f'{mean[name]:.2f}'}", fontsize=9)
             axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
             axes.tick_params(labelsize=8)
         figure.supxlabel("score", fontsize=9)
